@@ -1,0 +1,118 @@
+"""What training adds to the network: deep supervision and the reconstruction teachers."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from veloxseg.network.blocks import InstanceNorm, ShuffleHead, initialise, without_autocast
+from veloxseg.network.config import NetworkConfig
+from veloxseg.network.decoder import Decoder
+from veloxseg.network.encoder import EncoderFeatures
+from veloxseg.network.veloxseg import VeloxSeg
+
+
+class TrainingOutput(NamedTuple):
+    """Everything the objective needs.
+
+    Attributes:
+        logits: One tensor a head, from the full patch to the coarsest grid, each on its own grid:
+            (B, num_classes, *patch_size), then (B, num_classes, Z_i, Y_i, X_i) for i = 1, 2, ...
+        reconstruction: (B, sum(in_channels), *patch_size), the modalities in input order.
+        student_gram: (B, C_0, C_0) float32, of the segmentation decoder's finest features.
+        teacher_grams: The same of every modality's reconstruction decoder.
+    """
+
+    logits: tuple[Tensor, ...]
+    reconstruction: Tensor
+    student_gram: Tensor
+    teacher_grams: tuple[Tensor, ...]
+
+
+class Teacher(nn.Module):
+    """The reconstruction decoder of one modality.
+
+    Its inputs are r_i = IN(conv1×1×1([a_i, e_i])), a_i of that modality alone.
+
+    Source: VeloxSeg (ICLR 2026), spatially decoupled knowledge transfer (SDKT).
+
+    Shape:
+        features -> (finest features (B, C_0, Z_0, Y_0, X_0), reconstruction (B, in, *patch_size))
+    """
+
+    def __init__(self, config: NetworkConfig, modality: int) -> None:
+        super().__init__()
+        self.modality, self.num_modalities = modality, config.num_modalities
+        self.fusions = nn.ModuleList(
+            nn.Sequential(nn.Conv3d(a + c, c, 1), InstanceNorm())
+            for a, c in zip(config.attention_channels, config.conv_channels, strict=True)
+        )
+        self.decoder = Decoder(config)
+        self.head = ShuffleHead(
+            config.conv_channels[0],
+            config.in_channels[modality],
+            stem_stride=config.stem_stride,
+        )
+
+    def forward(self, features: EncoderFeatures) -> tuple[Tensor, Tensor]:
+        inputs = [
+            fusion(torch.cat([a.chunk(self.num_modalities, dim=1)[self.modality], e], dim=1))
+            for fusion, a, e in zip(self.fusions, features.attention, features.fused, strict=True)
+        ]
+        finest = self.decoder(inputs)[0]
+        return finest, self.head(finest)
+
+
+class DistillationModel(nn.Module):
+    """The network with its training-only heads and teachers.
+
+    ``network`` is the bare network, whose weights are all that inference needs. The forward of this
+    model returns a ``TrainingOutput`` in training and in evaluation alike.
+
+    Source: VeloxSeg (ICLR 2026).
+
+    Shape:
+        x: (B, sum(in_channels), *patch_size) -> TrainingOutput
+    """
+
+    def __init__(self, network: VeloxSeg) -> None:
+        super().__init__()
+        config = network.config
+        self.network = network
+        self.heads = nn.ModuleList(
+            nn.Conv3d(channels, config.num_classes, 1) for channels in config.conv_channels[1:]
+        )
+        self.teachers = nn.ModuleList(Teacher(config, m) for m in range(config.num_modalities))
+        self.heads.apply(initialise)
+        self.teachers.apply(initialise)
+
+    def forward(self, x: Tensor) -> TrainingOutput:
+        features = self.network.encoder(x)
+        decoded = self.network.decoder(features.fused)
+        logits = [self.network.head(decoded[0])]
+        logits += [head(u) for head, u in zip(self.heads, decoded[1:], strict=True)]
+        taught = [teacher(features) for teacher in self.teachers]
+        return TrainingOutput(
+            logits=tuple(logits),
+            reconstruction=torch.cat([reconstruction for _, reconstruction in taught], dim=1),
+            student_gram=gram(decoded[0]),
+            teacher_grams=tuple(gram(finest) for finest, _ in taught),
+        )
+
+
+def gram(features: Tensor) -> Tensor:
+    """Gram matrix f fᵀ / (C·N) of each sample, in float32 under any precision.
+
+    Each factor is scaled by 1/√(C·N) before the product, so that no sum leaves its range.
+
+    Args:
+        features: (B, C, Z, Y, X)
+
+    Returns:
+        (B, C, C) float32
+    """
+    with without_autocast(features):
+        f = features.float().movedim(1, -1).flatten(1, 3)  # (B, N, C)
+        f = f / math.sqrt(f.shape[1] * f.shape[2])
+        return f.transpose(1, 2) @ f
