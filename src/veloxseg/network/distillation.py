@@ -90,15 +90,21 @@ class DistillationModel(nn.Module):
     def forward(self, x: Tensor) -> TrainingOutput:
         features = self.network.encoder(x)
         decoded = self.network.decoder(features.fused)
-        logits = [self.network.head(decoded[0])]
-        logits += [head(u) for head, u in zip(self.heads, decoded[1:], strict=True)]
         taught = [teacher(features) for teacher in self.teachers]
         return TrainingOutput(
-            logits=tuple(logits),
+            logits=self._logits(decoded),
             reconstruction=torch.cat([reconstruction for _, reconstruction in taught], dim=1),
             student_gram=gram(decoded[0]),
             teacher_grams=tuple(gram(finest) for finest, _ in taught),
         )
+
+    def segment(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The logits of all heads alone, without the teachers."""
+        return self._logits(self.network.decoder(self.network.encoder(x).fused))
+
+    def _logits(self, decoded: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        coarse = [head(u) for head, u in zip(self.heads, decoded[1:], strict=True)]
+        return (self.network.head(decoded[0]), *coarse)
 
 
 def gram(features: Tensor) -> Tensor:

@@ -1,0 +1,49 @@
+"""What is wrong with a dataset, case by case."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from veloxseg.errors import DatasetError
+from veloxseg.volumes.volume import Grid, describe_difference
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        case: The case it is wrong with; None if with the dataset as a whole.
+        severity: ``error`` if training would fail or learn nonsense, else ``warning``.
+        message: Where, what was found, what was expected, what to do.
+    """
+
+    case: str | None
+    severity: Literal["error", "warning"]
+    message: str
+
+
+def raise_problems(where: str, problems: Sequence[Problem]) -> None:
+    """Raise one error that lists the first problems and counts the rest; none, no error.
+
+    Raises:
+        DatasetError: there is a problem.
+    """
+    if not problems:
+        return
+    lines = [f"{where}: {len(problems)} problem{'s' if len(problems) > 1 else ''} found."]
+    lines += [f"  {problem.message}" for problem in problems[:_SHOWN]]
+    if len(problems) > _SHOWN:
+        lines.append(f"  ... and {len(problems) - _SHOWN} more.")
+    raise DatasetError("\n".join(lines))
+
+
+def describe_two_grids(case: str, name_a: str, a: Grid, name_b: str, b: Grid) -> str:
+    """Say that two images of a case lie on different grids, how, and what to do."""
+    what = "A label and its images" if name_b == "label" else "All channels of a case"
+    return (
+        f"Case {case}: {describe_difference(name_a, a, name_b, b)}. {what} must share one grid. "
+        f"Resample first: veloxseg convert folder ... --reference {name_a}"
+    )

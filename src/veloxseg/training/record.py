@@ -1,0 +1,56 @@
+"""What a run was made of, so that it can be made again."""
+
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from veloxseg.atomic import write_json
+from veloxseg.errors import PlanError
+
+_PACKAGES = ("veloxseg", "torch", "nnunetv2", "numpy", "batchgeneratorsv2")
+
+
+def plan_hash(plans: Mapping[str, Any]) -> str:
+    """SHA-256 of a plan's content, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(plans, sort_keys=True).encode()).hexdigest()
+
+
+def check_same_plan(run: Path, plans: Mapping[str, Any]) -> None:
+    """Refuse to mix plans in one results folder.
+
+    Args:
+        run: ``TRAINER__PLANS__CONFIGURATION``, the folder above the folds.
+        plans: The plan to train by.
+
+    Raises:
+        PlanError: a fold was trained there by another plan.
+    """
+    file = run / "plans.json"
+    if not file.is_file() or not any(run.glob("fold_*/checkpoint_*.pth")):
+        return
+    found, wanted = plan_hash(json.loads(file.read_text())), plan_hash(plans)
+    if found != wanted:
+        raise PlanError(
+            f"{run}: its folds were trained by another plan ({found[:12]}) than the dataset has "
+            f"now ({wanted[:12]}). Move that folder away, or restore its plans.json as the plan."
+        )
+
+
+def write_record(folder: Path, *, plans: Mapping[str, Any], **settings: Any) -> None:
+    """Write ``run.json``: settings, versions, plan hash, command and machine."""
+    write_json(
+        folder / "run.json",
+        {
+            **settings,
+            "plan_sha256": plan_hash(plans),
+            "command": sys.argv,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "versions": {name: version(name) for name in _PACKAGES},
+        },
+    )

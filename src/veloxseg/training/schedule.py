@@ -1,0 +1,80 @@
+"""How far a training is, and the learning rate there."""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+class _Optimizer(Protocol):
+    param_groups: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmupCosine:
+    """Linear warm-up, then a cosine down to a small final rate.
+
+    The published schedule (10 of 300 epochs from zero to 2.5e-4, then down to 6e-6), scaled to any
+    peak and any length.
+
+    Attributes:
+        optimizer: Whose learning rate is set.
+        peak: The rate after the warm-up.
+        warmup: Fraction of the training that warms up.
+        final_ratio: The last rate over the peak.
+    """
+
+    optimizer: _Optimizer
+    peak: float
+    warmup: float = 10 / 300
+    final_ratio: float = 6e-6 / 2.5e-4
+
+    def rate(self, fraction: float) -> float:
+        """Learning rate when ``fraction`` (0 to 1) of the training is done."""
+        if fraction < self.warmup:
+            return self.peak * max(fraction / self.warmup, 1e-3)
+        done = min((fraction - self.warmup) / (1 - self.warmup), 1.0)
+        low = self.peak * self.final_ratio
+        return low + (self.peak - low) * (1 + math.cos(math.pi * done)) / 2
+
+    def advance(self, fraction: float) -> None:
+        """Set the optimizer's learning rate for ``fraction`` of the training done."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(fraction)
+
+    def step(self, epoch: int) -> None:
+        """Do nothing: nnU-Net calls this every epoch, the trainer calls ``advance`` every step."""
+
+
+@dataclass(kw_only=True)
+class Budget:
+    """A wall-clock budget that survives interruptions.
+
+    Attributes:
+        seconds: The time that training may take in all.
+        spent: Seconds used by earlier sessions of the same run.
+    """
+
+    seconds: float
+    spent: float = 0.0
+    _started: float | None = field(default=None, repr=False)
+
+    def start(self) -> None:
+        """Start the clock of this session."""
+        self._started = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds used so far, earlier sessions included."""
+        running = 0.0 if self._started is None else time.monotonic() - self._started
+        return self.spent + running
+
+    @property
+    def fraction(self) -> float:
+        """Fraction used, at most 1."""
+        return min(self.elapsed / self.seconds, 1.0)
+
+    @property
+    def epoch_seconds(self) -> float:
+        """Length of an epoch: forty in a run, none shorter than 5 s or longer than 5 min."""
+        return min(max(self.seconds / 40, 5.0), 300.0)

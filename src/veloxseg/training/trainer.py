@@ -1,0 +1,321 @@
+"""nnU-Net's trainer with VeloxSeg's network, objective and schedule."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import distributed
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
+
+from veloxseg.atomic import atomic_path
+from veloxseg.errors import PlanError, VeloxSegError
+from veloxseg.network import DistillationModel
+from veloxseg.training.curve import TrainingHistory, draw_training_curve
+from veloxseg.training.objective import Objective
+from veloxseg.training.observer import Observer, SilentObserver
+from veloxseg.training.record import check_same_plan
+from veloxseg.training.schedule import Budget, WarmupCosine
+
+
+class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
+    """Trains the network of a VeloxSeg plan; folds, augmentation, DDP and validation are nnU-Net's.
+
+    A checkpoint's ``network_weights`` are those of the bare network, all that nnU-Net's predictor
+    needs; the training-only modules are beside them as ``distillation_weights``.
+
+    Attributes:
+        budget: When set, the schedule fills this wall-clock time instead of ``num_epochs``.
+        observer: Is told how training goes.
+        quiet: Write nnU-Net's messages to its log file only.
+        detach_teachers: Let the knowledge transfer move the student alone (off, as published).
+    """
+
+    detach_teachers = False
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int | str,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008  (nnU-Net's signature)
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.initial_lr = 1e-3
+        self.weight_decay = 0.01
+        self.num_epochs = 300
+        self.save_every = 5
+        self.budget: Budget | None = None
+        self.observer: Observer = SilentObserver()
+        self.quiet = False
+        self._curve_drawn = -math.inf
+        self.logger.plot_progress_png = self._draw_curve  # nnU-Net's takes seconds every epoch
+
+    # Network, objective and optimizer
+
+    def initialize(self) -> None:
+        """Build the network as nnU-Net does; on a CPU its channels are kept last in memory."""
+        super().initialize()
+        if self.device.type == "cpu":
+            self.network.to(memory_format=torch.channels_last_3d)
+
+    def _build_loss(self) -> Objective:
+        config = self._model().network.config
+        return Objective(
+            in_channels=config.in_channels,
+            num_heads=config.num_stages,
+            regions=self.label_manager.has_regions,
+            ignore_label=self.label_manager.ignore_label,
+            batch_dice=self.configuration_manager.batch_dice,
+            ddp=self.is_ddp,
+            detach_teachers=self.detach_teachers,
+        )
+
+    def _get_deep_supervision_scales(self) -> list[list[float]]:
+        config = self._model().network.config
+        coarse = [
+            [g / p for g, p in zip(grid, config.patch_size, strict=True)]
+            for grid in config.grids[1:]
+        ]
+        return [[1.0, 1.0, 1.0], *coarse]
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """Do nothing: which outputs there are is a matter of which module is called."""
+
+    def configure_optimizers(self) -> tuple[torch.optim.AdamW, WarmupCosine]:
+        """AdamW and the published schedule."""
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=self.initial_lr, weight_decay=self.weight_decay
+        )
+        return optimizer, WarmupCosine(optimizer=optimizer, peak=self.initial_lr)
+
+    # Steps
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """One step on nnU-Net's batch: forward, objective, backward, clipped AdamW.
+
+        Raises:
+            VeloxSegError: the loss is not finite.
+        """
+        image = batch["data"].to(self.device, non_blocking=True)
+        targets = [target.to(self.device, non_blocking=True) for target in batch["target"]]
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
+            loss = self.loss(self.network(image), targets, image).total
+        value = loss.detach().cpu().numpy()
+        if not np.isfinite(value):
+            raise VeloxSegError(
+                f"{self.output_folder}: the loss is {value} in epoch {self.current_epoch}. Look for "
+                "NaN or huge intensities with: veloxseg check. The last checkpoint is kept."
+            )
+        if self.grad_scaler is not None:
+            self.grad_scaler.scale(loss).backward()
+            self.grad_scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
+        else:
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+            self.optimizer.step()
+        return {"loss": value}
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """nnU-Net's step, on the segmentation alone: the teachers do not run."""
+        with self._replaced(network=self._model().segment, loss=self.loss.segmentation):
+            return super().validation_step(batch)  # type: ignore[no-any-return]
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """nnU-Net's validation by whole cases, with the bare network."""
+        with self._replaced(network=self._model().network):
+            super().perform_actual_validation(save_probabilities)
+
+    # The loop
+
+    def run_training(self) -> None:
+        """Train until the epochs or the budget are used up; Ctrl-C leaves a checkpoint."""
+        check_same_plan(Path(self.output_folder_base), self.plans_manager.plans)
+        self.on_train_start()
+        if self.budget is not None:
+            self.budget.start()
+        try:
+            with self.observer:
+                while not self._agreed(self._fraction() >= 1):
+                    self._run_epoch()
+        except KeyboardInterrupt:
+            self._save_interrupted()
+            raise
+        self._curve_drawn = -math.inf
+        self._draw_curve(self.output_folder)
+        self.on_train_end()
+
+    def _run_epoch(self) -> None:
+        self.on_epoch_start()
+        self.on_train_epoch_start()
+        steps: list[dict[str, Any]] = []
+        started = monotonic()
+        while not self._agreed(self._epoch_is_over(len(steps), monotonic() - started)):
+            fraction = self._fraction(len(steps))
+            self.lr_scheduler.advance(fraction)
+            steps.append(self.train_step(next(self.dataloader_train)))
+            self.observer.stepped(fraction=fraction, loss=float(steps[-1]["loss"]))
+        self.on_train_epoch_end(steps)
+        validation_steps = self.num_val_iterations_per_epoch
+        if self.budget is not None:
+            validation_steps = max(2, len(steps) // 10)
+        with torch.no_grad():
+            self.on_validation_epoch_start()
+            self.on_validation_epoch_end(
+                [self.validation_step(next(self.dataloader_val)) for _ in range(validation_steps)]
+            )
+        self.on_epoch_end()
+        dice = self.logger.get_value("mean_fg_dice", step=-1)
+        self.observer.epoch_ended(epoch=self.current_epoch, dice=float(dice))
+
+    def _fraction(self, steps_of_epoch: int = 0) -> float:
+        if self.budget is not None:
+            return self.budget.fraction
+        epochs = self.current_epoch + steps_of_epoch / self.num_iterations_per_epoch
+        return epochs / self.num_epochs
+
+    def _epoch_is_over(self, steps: int, seconds: float) -> bool:
+        if self.budget is None:
+            return steps >= self.num_iterations_per_epoch
+        return steps > 0 and (seconds >= self.budget.epoch_seconds or self.budget.fraction >= 1)
+
+    def _agreed(self, decision: bool) -> bool:
+        """The first process's decision, in all processes: their clocks differ."""
+        if not self.is_ddp:
+            return decision
+        flag = torch.tensor(int(decision), device=self.device)
+        distributed.broadcast(flag, src=0)
+        return bool(flag.item())
+
+    # Checkpoints
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write a checkpoint, whole or not at all."""
+        if self.local_rank != 0 or self.disable_checkpointing:
+            return
+        weights = self._model().state_dict()
+        bare = {k.removeprefix("network."): v for k, v in weights.items() if _is_bare(k)}
+        checkpoint = {
+            "network_weights": bare,
+            "distillation_weights": {k: v for k, v in weights.items() if not _is_bare(k)},
+            "optimizer_state": self.optimizer.state_dict(),
+            "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler else None,
+            "logging": self.logger.get_checkpoint(),
+            "_best_ema": self._best_ema,
+            "current_epoch": self.current_epoch + 1,
+            "seconds_spent": self.budget.elapsed if self.budget else None,
+            "init_args": self.my_init_kwargs,
+            "trainer_name": type(self).__name__,
+            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
+        }
+        with atomic_path(Path(filename)) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+        """Go on from a checkpoint of this trainer.
+
+        Raises:
+            PlanError: its weights do not fit the plan's network.
+        """
+        if not self.was_initialized:
+            self.initialize()
+        checkpoint = filename_or_checkpoint
+        if isinstance(checkpoint, str):
+            checkpoint = torch.load(checkpoint, map_location=self.device, weights_only=False)
+        assert isinstance(checkpoint, dict)
+        weights = {f"network.{k}": v for k, v in checkpoint["network_weights"].items()}
+        try:
+            self._model().load_state_dict({**weights, **checkpoint["distillation_weights"]})
+        except (KeyError, RuntimeError) as error:
+            raise PlanError(
+                f"{self.output_folder}: its checkpoint does not fit the network of the plan. It is "
+                f"another plan's or another trainer's. ({str(error)[:200]})"
+            ) from error
+        self.my_init_kwargs = checkpoint["init_args"]
+        self.current_epoch = checkpoint["current_epoch"]
+        self.logger.load_checkpoint(checkpoint["logging"])
+        self._best_ema = checkpoint["_best_ema"]
+        self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
+        self.optimizer.load_state_dict(checkpoint["optimizer_state"])
+        if self.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:
+            self.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
+        if self.budget is not None:
+            self.budget.spent = checkpoint["seconds_spent"] or 0.0
+
+    def _save_interrupted(self) -> None:
+        """Keep the state of an unfinished epoch: resuming starts that epoch again."""
+        for values in self.logger.get_checkpoint().values():
+            del values[self.current_epoch :]
+        self.current_epoch -= 1  # save_checkpoint adds one, as after a whole epoch
+        self.save_checkpoint(str(Path(self.output_folder) / "checkpoint_latest.pth"))
+        self.current_epoch += 1
+
+    # Around nnU-Net
+
+    def print_to_log_file(
+        self, *args: Any, also_print_to_console: bool = True, add_timestamp: bool = True
+    ) -> None:
+        """Write to the log file, and to the console unless the trainer is quiet."""
+        super().print_to_log_file(
+            *args,
+            also_print_to_console=also_print_to_console and not getattr(self, "quiet", False),
+            add_timestamp=add_timestamp,
+        )
+
+    def _model(self) -> DistillationModel:
+        model = self.network
+        if isinstance(model, DistributedDataParallel):
+            model = model.module
+        if isinstance(model, OptimizedModule):
+            model = model._orig_mod
+        if not isinstance(model, DistillationModel):
+            raise PlanError(
+                f"{type(self).__name__} trains the network of a VeloxSeg plan, and this plan names "
+                f"{type(model).__name__}. Make one with: veloxseg plan, and train with "
+                "-p VeloxSegPlans."
+            )
+        return model
+
+    @contextmanager
+    def _replaced(self, **attributes: Any) -> Iterator[None]:
+        before = {name: getattr(self, name) for name in attributes}
+        try:
+            vars(self).update(attributes)
+            yield
+        finally:
+            vars(self).update(before)
+
+    def _draw_curve(self, folder: str) -> None:
+        """Draw ``progress.png`` in place of nnU-Net's, at most twice a minute."""
+        if monotonic() - self._curve_drawn < 30 or self.local_rank != 0:
+            return
+        log = self.logger.get_checkpoint()
+        epochs = min(len(log["train_losses"]), len(log["mean_fg_dice"]), len(log["lrs"]))
+        if epochs == 0:
+            return
+        stamps = zip(log["epoch_end_timestamps"], log["epoch_start_timestamps"], strict=False)
+        seconds = [end - start for end, start in stamps]
+        history = TrainingHistory(
+            train_loss=log["train_losses"][:epochs],
+            validation_loss=log["val_losses"][:epochs],
+            validation_dice=log["mean_fg_dice"][:epochs],
+            learning_rate=log["lrs"][:epochs],
+            epoch_seconds=seconds[:epochs],
+        )
+        draw_training_curve(history, Path(folder) / "progress.png")
+        self._curve_drawn = monotonic()
+
+
+def _is_bare(key: str) -> bool:
+    return key.startswith("network.")

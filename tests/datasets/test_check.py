@@ -1,0 +1,187 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from veloxseg.datasets.check import check_dataset
+from veloxseg.errors import DatasetError
+from veloxseg.volumes.reading import read_volume, write_volume
+from veloxseg.volumes.volume import Volume
+
+SHAPE = (4, 5, 6)
+SPACING = (3.0, 1.0, 1.0)
+
+
+def noise(seed=0):
+    return np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32)
+
+
+def mask():
+    label = np.zeros(SHAPE, np.uint8)
+    label[1:3, 2:4, 1:5] = 1
+    return label
+
+
+def put(path, data, spacing=SPACING, origin=(0.0, 0.0, 0.0)):
+    write_volume(path, Volume(data=data, spacing_zyx=spacing, origin_xyz=origin))
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Two sound cases of CT and PET."""
+    for name in ("tumour_001", "tumour_002"):
+        put(tmp_path / f"imagesTr/{name}_0000.nii.gz", noise(0))
+        put(tmp_path / f"imagesTr/{name}_0001.nii.gz", noise(1))
+        put(tmp_path / f"labelsTr/{name}.nii.gz", mask())
+    describe(tmp_path)
+    return tmp_path
+
+
+def describe(folder, **change):
+    content = {
+        "channel_names": {"0": "CT", "1": "PET"},
+        "labels": {"background": 0, "tumour": 1},
+        "numTraining": 2,
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(content | change))
+
+
+def only_problem(folder, severity):
+    report = check_dataset(folder)
+    (problem,) = report.problems
+    assert problem.severity == severity
+    return problem
+
+
+def test_a_sound_dataset_has_no_problems_and_its_progress_is_reported(dataset):
+    steps = []
+    report = check_dataset(dataset, progress=lambda done, total: steps.append((done, total)))
+    assert report.problems == []
+    assert report.num_cases == 2
+    assert steps == [(1, 2), (2, 2)]
+    report.raise_for_errors()
+
+
+def test_channels_on_different_grids_are_described_with_the_remedy(dataset):
+    put(dataset / "imagesTr/tumour_001_0001.nii.gz", noise(), spacing=(3.0, 0.8, 0.5))
+    assert only_problem(dataset, "error").message == (
+        "Case tumour_001: CT has spacing 3 x 1 x 1 mm (z, y, x), PET has 3 x 0.8 x 0.5 mm "
+        "(z, y, x). All channels of a case must share one grid. "
+        "Resample first: veloxseg convert folder ... --reference CT"
+    )
+
+
+def test_a_label_on_another_grid_is_an_error(dataset):
+    put(dataset / "labelsTr/tumour_002.nii.gz", mask(), origin=(1.0, 0.0, 0.0))
+    assert "label has 1, 0, 0 mm" in only_problem(dataset, "error").message
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_voxels_that_are_not_finite_are_counted(dataset, value):
+    data = noise()
+    data[0, 0, :3] = value
+    put(dataset / "imagesTr/tumour_001_0001.nii.gz", data)
+    problem = only_problem(dataset, "error")
+    assert problem.case == "tumour_001"
+    assert "PET has 3 voxels that are NaN or infinite" in problem.message
+
+
+def test_a_label_value_that_is_not_in_dataset_json_is_an_error(dataset):
+    put(dataset / "labelsTr/tumour_001.nii.gz", mask() * 3)
+    assert "values [3]" in only_problem(dataset, "error").message
+
+
+def test_a_label_between_integers_is_an_error(dataset):
+    put(dataset / "labelsTr/tumour_001.nii.gz", mask() * np.float32(0.5))
+    assert "Expected integers" in only_problem(dataset, "error").message
+
+
+def test_integers_stored_as_floats_are_sound(dataset):
+    put(dataset / "labelsTr/tumour_001.nii.gz", mask() * np.float32(0.99999997))
+    assert check_dataset(dataset).problems == []
+
+
+def test_an_empty_label_is_a_warning(dataset):
+    put(dataset / "labelsTr/tumour_001.nii.gz", mask() * 0)
+    assert "no foreground" in only_problem(dataset, "warning").message
+    check_dataset(dataset).raise_for_errors()
+
+
+def test_a_constant_channel_is_a_warning(dataset):
+    put(dataset / "imagesTr/tumour_001_0000.nii.gz", noise() * 0 + 7)
+    assert "every voxel of CT is 7" in only_problem(dataset, "warning").message
+
+
+def test_a_label_that_no_case_has_is_a_warning(dataset):
+    describe(dataset, labels={"background": 0, "tumour": 1, "node": 2})
+    assert "[2]" in only_problem(dataset, "warning").message
+
+
+def test_a_wrong_number_of_cases_is_an_error(dataset):
+    describe(dataset, numTraining=3)
+    assert "numTraining is 3, but there are 2" in only_problem(dataset, "error").message
+
+
+@pytest.mark.parametrize("axes", [2, 4])
+def test_an_image_of_two_or_four_axes_is_an_error(dataset, axes):
+    shape = SHAPE[1:] if axes == 2 else (2, *SHAPE)
+    image = SimpleITK.GetImageFromArray(np.ones(shape, np.float32), isVector=False)
+    SimpleITK.WriteImage(image, str(dataset / "imagesTr/tumour_001_0000.nii.gz"))
+    assert f"has {axes} axes" in only_problem(dataset, "error").message
+
+
+def test_a_truncated_file_and_a_text_file_are_errors(dataset):
+    whole = (dataset / "imagesTr/tumour_001_0000.nii.gz").read_bytes()
+    (dataset / "imagesTr/tumour_001_0000.nii.gz").write_bytes(whole[:-50])
+    (dataset / "labelsTr/tumour_002.nii.gz").write_text("no image")
+    report = check_dataset(dataset)
+    assert [problem.case for problem in report.errors] == ["tumour_001", "tumour_002"]
+
+
+def test_missing_files_do_not_hide_the_other_cases(dataset):
+    (dataset / "imagesTr/tumour_001_0001.nii.gz").unlink()
+    put(dataset / "labelsTr/tumour_002.nii.gz", mask() * 3)
+    report = check_dataset(dataset)
+    assert [problem.case for problem in report.errors] == ["tumour_001", "tumour_002"]
+    assert report.num_cases == 1
+
+
+def test_test_cases_are_checked_too(dataset):
+    put(dataset / "imagesTs/new_0000.nii.gz", noise())
+    put(dataset / "imagesTs/new_0001.nii.gz", noise(), spacing=(1.0, 1.0, 1.0))
+    assert only_problem(dataset, "error").case == "new"
+
+
+def test_a_broken_dataset_json_is_the_one_problem(dataset):
+    (dataset / "dataset.json").write_text("{")
+    assert only_problem(dataset, "error").case is None
+
+
+def test_errors_are_raised_together_and_written_as_json(dataset):
+    put(dataset / "labelsTr/tumour_001.nii.gz", mask() * 3)
+    put(dataset / "labelsTr/tumour_002.nii.gz", mask() * 4)
+    report = check_dataset(dataset)
+    with pytest.raises(DatasetError, match="2 problems"):
+        report.raise_for_errors()
+    content = json.loads(json.dumps(report.to_json()))
+    assert content["num_cases"] == 2
+    assert content["problems"][0]["case"] == "tumour_001"
+
+
+def test_the_hippocampus_dataset_is_clean(shared, tmp_path):
+    source = shared / "data/hippocampus/Dataset004_Hippocampus"
+    for label in sorted((source / "labelsTr").glob("*.nii.gz"))[:6]:
+        image = label.name.replace(".nii.gz", "_0000.nii.gz")
+        for folder, name in (("imagesTr", image), ("labelsTr", label.name)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / name).symlink_to(source / folder / name)
+    shutil.copy(source / "dataset.json", tmp_path)
+    content = json.loads((tmp_path / "dataset.json").read_text()) | {"numTraining": 6}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    report = check_dataset(tmp_path)
+    assert report.problems == []
+    assert report.num_cases == 6
+    assert read_volume(label).data.max() == 2
