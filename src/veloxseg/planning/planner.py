@@ -14,11 +14,9 @@ from nnunetv2.utilities.label_handling.label_handling import get_labelmanager_cl
 from veloxseg.atomic import atomic_path
 from veloxseg.errors import DatasetError
 from veloxseg.network.plans import NETWORK_CLASS_NAME
+from veloxseg.planning.plan import DEFAULT_MEMORY_GB, PLANS_NAME
 from veloxseg.planning.rules import MemoryTarget, modality_groups, plan_network
 from veloxseg.planning.structures import smallest_structure_mm
-
-PLANS_NAME = "VeloxSegPlans"
-DEFAULT_MEMORY_GB = 4.0
 
 
 class VeloxSegPlanner(ExperimentPlanner):  # type: ignore[misc]

@@ -5,7 +5,8 @@ The rules, in order:
 1. Field of view: the patch starts as the median shape and shrinks along its physically longest axis
    until it has at most ``voxels`` of the memory target.
 2. Stem stride: per axis the largest of 4, 2, 1 that leaves the smallest structures
-   ``MIN_STEM_CELLS`` cells across; where the first grid then has more positions than the target
+   ``MIN_STEM_CELLS`` cells across and no cell longer than 1.5 times its shortest side (a stride of
+   1 excepted); where the first grid then has more positions than the target
    allows, it doubles on the axes whose cells are smallest in mm.
 3. Stages: an axis halves while its positions are not coarser than twice the finest axis and the
    coarser grid keeps two of them; up to four stages, until no axis halves.
@@ -140,6 +141,11 @@ def stem_stride(
     stem = [
         max(s for s in _STEMS if s == 1 or (s * MIN_STEM_CELLS <= e and 4 * s <= v))
         for e, v in zip(structure_zyx, view, strict=True)
+    ]
+    finest = min(s * mm for s, mm in zip(stem, spacing_zyx, strict=True))
+    stem = [
+        max(c for c in _STEMS if c == 1 or (c <= s and c * mm <= 1.5 * finest))
+        for s, mm in zip(stem, spacing_zyx, strict=True)
     ]
     while math.prod(v / s for v, s in zip(view, stem, strict=True)) > max_positions:
         sizes = [

@@ -1,0 +1,255 @@
+"""The training stage as a function: one fold, on one CPU process or on several GPUs."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from veloxseg.datasets.workspace import Workspace
+from veloxseg.errors import DatasetError, PlanError, VeloxSegError
+from veloxseg.planning.plan import CONFIGURATION, PLANS_NAME, read_mark, read_plans
+from veloxseg.quiet import printing_to_log
+
+TRAINER_NAME = "VeloxSegTrainer"
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How to train one fold.
+
+    Attributes:
+        dataset: Full name of a planned and preprocessed dataset.
+        fold: Number of a fold, or "all" for training on every case.
+        minutes: Wall-clock budget that the whole schedule fills; None trains ``epochs``.
+        epochs: Epochs of 250 steps, when there is no budget.
+        learning_rate: Peak of the schedule.
+        resume: Go on from the fold's last checkpoint.
+        overwrite: Train anew where the fold has been trained.
+        device: Where to train; "auto" takes a GPU if there is one.
+        num_gpus: Processes of distributed training, one a GPU.
+        num_workers: Processes that augment patches; 0 does it in the training process.
+        seed: Of weights, patches, augmentation and dropout. With ``num_workers=0`` on a CPU the
+            same seed gives the same losses.
+    """
+
+    dataset: str
+    fold: int | str
+    minutes: float | None = None
+    epochs: int = 300
+    learning_rate: float = 1e-3
+    resume: bool = False
+    overwrite: bool = False
+    device: Device = "auto"
+    num_gpus: int = 1
+    num_workers: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.minutes is not None and self.minutes <= 0:
+            raise VeloxSegError(f"--minutes is {self.minutes}: expected a positive number.")
+        if self.epochs < 1 or self.num_gpus < 1 or self.num_workers < 0:
+            raise VeloxSegError(
+                f"Expected at least one epoch and GPU and no negative number of workers; got "
+                f"{self.epochs} epochs, {self.num_gpus} GPUs, {self.num_workers} workers."
+            )
+
+
+def train(settings: TrainingSettings, *, workspace: Workspace, console: Console) -> Path:
+    """Train one fold, then validate it by whole cases.
+
+    Args:
+        settings: What to train and how; the dataset by number or name.
+        workspace: nnU-Net's folders, with the plan and the preprocessed cases.
+        console: Where progress is shown.
+
+    Returns:
+        The fold's results folder, with ``checkpoint_final.pth`` and ``validation/summary.json``.
+
+    Raises:
+        DatasetError: the dataset is missing or not preprocessed.
+        PlanError: no plan, or the results folder belongs to another plan.
+        VeloxSegError: the device is not there, or the fold is trained already.
+        KeyboardInterrupt: stopped; the checkpoint is written, ``resume`` goes on.
+    """
+    _set_environment(workspace, settings)
+    name = workspace.dataset_name(settings.dataset)
+    plans = read_plans(workspace, name)
+    _check_preprocessed(workspace, name, plans)
+    folder = fold_folder(workspace, name, settings.fold)
+    _check_fold(folder, settings, plans)
+    device = _choose_device(settings)
+    if settings.num_gpus > 1:
+        _train_on_gpus(settings, name)
+    else:
+        with _interrupted_by_termination():
+            _train_in_process(settings, name, device, console)
+    return folder
+
+
+def run_folder(workspace: Workspace, name: str) -> Path:
+    """The results folder of a dataset's VeloxSeg run, above its folds."""
+    return workspace.results / name / f"{TRAINER_NAME}__{PLANS_NAME}__{CONFIGURATION}"
+
+
+def fold_folder(workspace: Workspace, name: str, fold: int | str) -> Path:
+    """The results folder of one fold."""
+    return run_folder(workspace, name) / f"fold_{fold}"
+
+
+def _set_environment(workspace: Workspace, settings: TrainingSettings) -> None:
+    workspace.export()
+    os.environ["nnUNet_n_proc_DA"] = str(settings.num_workers)
+    os.environ["nnUNet_def_n_proc"] = str(max(1, settings.num_workers))
+
+
+def _check_preprocessed(workspace: Workspace, name: str, plans: dict[str, Any]) -> None:
+    folder = workspace.preprocessed / name / plans["configurations"][CONFIGURATION]["data_identifier"]
+    if not folder.is_dir() or not any(folder.glob("*.pkl")):
+        raise DatasetError(f"{folder}: no preprocessed cases. First: veloxseg preprocess {name}")
+    mark = read_mark(folder)
+    spacing = plans["configurations"][CONFIGURATION]["spacing"]
+    if mark is not None and mark["spacing"] != spacing:
+        raise PlanError(
+            f"{folder}: preprocessed to a spacing of {mark['spacing']} mm, the plan has {spacing}. "
+            f"Preprocess again: veloxseg preprocess {name}"
+        )
+
+
+def _check_fold(folder: Path, settings: TrainingSettings, plans: dict[str, Any]) -> None:
+    from veloxseg.training.record import check_same_plan
+
+    check_same_plan(folder.parent, plans)
+    checkpoints = sorted(folder.glob("checkpoint_*.pth"))
+    if checkpoints and not settings.resume and not settings.overwrite:
+        raise VeloxSegError(
+            f"{folder}: trained already ({checkpoints[-1].name}). Go on with --resume, or train it "
+            "anew with --overwrite."
+        )
+    if settings.resume and not checkpoints:
+        raise VeloxSegError(f"{folder}: no checkpoint to resume from. Train without --resume.")
+
+
+def _choose_device(settings: TrainingSettings) -> Any:
+    import torch
+
+    name = settings.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and torch.cuda.device_count() < settings.num_gpus:
+        raise VeloxSegError(
+            f"--device cuda with {settings.num_gpus} GPUs: this machine has "
+            f"{torch.cuda.device_count()} that PyTorch can use. Use --device cpu."
+        )
+    if settings.num_gpus > 1 and name != "cuda":
+        raise VeloxSegError(f"--num-gpus {settings.num_gpus} needs --device cuda, got {name}.")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise VeloxSegError("--device mps: not available here. Use --device cpu.")
+    return torch.device(name)
+
+
+def _train_in_process(
+    settings: TrainingSettings, name: str, device: Any, console: Console | None
+) -> None:
+    from veloxseg.training.observer import ProgressObserver
+    from veloxseg.training.record import write_record
+    from veloxseg.training.schedule import Budget
+
+    _seed(settings.seed)
+    with printing_to_log() if console else nullcontext():
+        trainer = _make_trainer(settings, name, device)
+        trainer.initial_lr = settings.learning_rate
+        trainer.num_epochs = settings.epochs
+        trainer.quiet = console is not None
+        if settings.minutes is not None:
+            trainer.budget = Budget(seconds=60 * settings.minutes)
+        if console:
+            trainer.observer = ProgressObserver(console, title=f"{name} fold {settings.fold}")
+        folder = Path(trainer.output_folder)
+        finished = (folder / "checkpoint_final.pth").is_file() and settings.resume
+        if settings.resume:
+            trainer.load_checkpoint(str(_last_checkpoint(folder)))
+        if not finished:
+            if trainer.local_rank == 0:
+                write_record(folder, plans=trainer.plans_manager.plans, **asdict(settings))
+            _forget_final(folder)
+            trainer.run_training()
+        if console:
+            console.print(f"Trained: {folder / 'checkpoint_final.pth'}")
+        started = time.monotonic()
+        with console.status("Validating by whole cases ...") if console else nullcontext():
+            trainer.perform_actual_validation()
+        if console:
+            console.print(f"Validated in {time.monotonic() - started:.0f} s")
+
+
+def _make_trainer(settings: TrainingSettings, name: str, device: Any) -> Any:
+    import json
+
+    from nnunetv2.paths import nnUNet_preprocessed
+
+    from veloxseg.training.trainer import VeloxSegTrainer
+
+    folder = Path(str(nnUNet_preprocessed)) / name
+    plans = json.loads((folder / f"{PLANS_NAME}.json").read_text())
+    plans["continue_training"] = settings.resume
+    dataset_json = json.loads((folder / "dataset.json").read_text())
+    return VeloxSegTrainer(plans, CONFIGURATION, settings.fold, dataset_json, device)
+
+
+def _last_checkpoint(folder: Path) -> Path:
+    names = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
+    return next(folder / name for name in names if (folder / name).is_file())
+
+
+def _forget_final(folder: Path) -> None:
+    """Remove the final checkpoint of a training that is done again."""
+    (folder / "checkpoint_final.pth").unlink(missing_ok=True)
+
+
+def _train_on_gpus(settings: TrainingSettings, name: str) -> None:
+    import torch.multiprocessing as mp
+    from nnunetv2.run.run_training import find_free_network_port
+
+    os.environ["MASTER_ADDR"] = "localhost"
+    os.environ.setdefault("MASTER_PORT", str(find_free_network_port()))
+    mp.spawn(_train_rank, args=(settings, name), nprocs=settings.num_gpus)  # type: ignore[no-untyped-call]
+
+
+def _train_rank(rank: int, settings: TrainingSettings, name: str) -> None:
+    import torch
+    from nnunetv2.run.run_training import cleanup_ddp, setup_ddp
+
+    setup_ddp(rank, settings.num_gpus)
+    torch.cuda.set_device(rank)
+    try:
+        console = Console(stderr=True) if rank == 0 else None
+        _train_in_process(settings, name, torch.device("cuda", rank), console)
+    finally:
+        cleanup_ddp()
+
+
+def _seed(seed: int) -> None:
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def _interrupted_by_termination() -> Iterator[None]:
+    """A polite kill (a cluster's time limit) leaves a checkpoint, as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
