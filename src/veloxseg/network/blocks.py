@@ -1,12 +1,15 @@
 """The building blocks of the convolution stream and of the decoders."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from veloxseg.network.config import Axes
+
+_EPSILON = 1e-5
 
 
 class InstanceNorm(nn.Module):
@@ -17,7 +20,41 @@ class InstanceNorm(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.instance_norm(x, eps=1e-5)
+        lean = (
+            torch.is_grad_enabled()
+            and x.device.type == "cpu"
+            and x.dtype == torch.float32
+            and x.is_contiguous(memory_format=torch.channels_last_3d)
+        )
+        if lean:
+            return _ChannelsLastInstanceNorm.apply(x)  # type: ignore[no-any-return]
+        return F.instance_norm(x, eps=_EPSILON)
+
+
+class _ChannelsLastInstanceNorm(torch.autograd.Function):
+    """Instance norm that keeps the channels last in memory, which PyTorch's own does not on a CPU.
+
+    Sums over positions are matrix products with ones, the fastest reduction in this layout.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        rows = x.movedim(1, -1).flatten(1, 3)  # (B, N, C), a view
+        ones = rows.new_full((len(rows), 1, rows.shape[1]), 1 / rows.shape[1])
+        centred = rows - ones @ rows
+        variance = torch.linalg.vecdot(centred, centred, dim=1)[:, None] / rows.shape[1]
+        scale = torch.rsqrt(variance + _EPSILON)
+        normal = centred.mul_(scale)
+        ctx.save_for_backward(normal, scale, ones)
+        return normal.view(x.movedim(1, -1).shape).movedim(-1, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        normal, scale, ones = ctx.saved_tensors
+        rows = gradient.movedim(1, -1).reshape(normal.shape)
+        mean, projection = ones @ rows, ones @ (rows * normal)
+        result = torch.addcmul(rows - mean, normal, projection, value=-1).mul_(scale)
+        return result.view(gradient.movedim(1, -1).shape).movedim(-1, 1)
 
 
 class Dropout(nn.Module):

@@ -9,7 +9,8 @@ The rules, in order:
    1 excepted); where the first grid then has more positions than the target
    allows, it doubles on the axes whose cells are smallest in mm.
 3. Stages: an axis halves while its positions are not coarser than twice the finest axis and the
-   coarser grid keeps two of them; up to four stages, until no axis halves.
+   coarser grid keeps two of them; up to four stages, until no axis halves. A last stage for whose
+   sake the patch would be padded by more than ``MAX_PADDING`` is left out (three always stay).
 4. The patch is rounded up to whole cells of the deepest grid (down, where it would outgrow the
    target by more than a quarter), and its deepest grid to an extent that windows can tile.
 5. Windows, widths, heads: the published ones by stage; per axis the window is the divisor of the
@@ -28,6 +29,7 @@ from veloxseg.network.config import Axes, NetworkConfig, divide
 
 MIN_STEM_CELLS = 4
 MAX_STAGES = 4
+MAX_PADDING = 1.25
 _STEMS = (1, 2, 4)
 _BASE_CHANNELS = 16
 _GROUP_WIDTHS = (4, 8, 8, 16)
@@ -93,8 +95,14 @@ def plan_network(
         )
     view = field_of_view(shape, spacing_zyx, max_voxels=target.voxels)
     stem = stem_stride(view, structure_zyx, spacing_zyx, max_positions=target.positions)
-    strides = stage_strides(divide(view, stem), [m * s for m, s in zip(spacing_zyx, stem, strict=True)])
+    position_mm = [mm * s for mm, s in zip(spacing_zyx, stem, strict=True)]
+    strides = stage_strides(divide(view, stem), position_mm)
     patch = whole_patch(view, stem, strides, max_voxels=target.voxels)
+    while len(strides) > 2:
+        smaller = whole_patch(view, stem, strides[:-1], max_voxels=target.voxels)
+        if math.prod(patch) <= MAX_PADDING * math.prod(smaller):
+            break
+        strides, patch = strides[:-1], smaller
     grids = [divide(patch, stem)]
     for stride in strides:
         grids.append(divide(grids[-1], stride))
@@ -117,6 +125,9 @@ def plan_network(
         small_windows=((1, 1, 1),) * len(grids),
         num_heads=_HEADS[: len(grids)],
         head_channels=_HEAD_CHANNELS[: len(grids)],
+        attention_dropout=0.0,  # augmentation regularises, as in nnU-Net's own networks
+        projection_dropout=0.0,
+        conv_dropout=0.0,
     )
 
 

@@ -16,6 +16,7 @@ from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import DatasetError, PlanError, VeloxSegError
 from veloxseg.planning.plan import CONFIGURATION, PLANS_NAME, read_mark, read_plans
 from veloxseg.quiet import printing_to_log
+from veloxseg.training.schedule import PEAK_LEARNING_RATE
 
 TRAINER_NAME = "VeloxSegTrainer"
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -35,8 +36,9 @@ class TrainingSettings:
         overwrite: Train anew where the fold has been trained.
         device: Where to train; "auto" takes a GPU if there is one.
         num_gpus: Processes of distributed training, one a GPU.
-        num_workers: Processes that augment patches; 0 does it in the training process.
-        seed: Of weights, patches, augmentation and dropout. With ``num_workers=0`` on a CPU the
+        num_workers: Processes that augment patches; 0 does it in the training process. None leaves
+            two cores to training on a CPU, one on a GPU.
+        seed: Of weights, patches, augmentation and dropout. Without workers on a CPU the
             same seed gives the same losses.
     """
 
@@ -44,18 +46,18 @@ class TrainingSettings:
     fold: int | str
     minutes: float | None = None
     epochs: int = 300
-    learning_rate: float = 1e-3
+    learning_rate: float = PEAK_LEARNING_RATE
     resume: bool = False
     overwrite: bool = False
     device: Device = "auto"
     num_gpus: int = 1
-    num_workers: int = 1
+    num_workers: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.minutes is not None and self.minutes <= 0:
             raise VeloxSegError(f"--minutes is {self.minutes}: expected a positive number.")
-        if self.epochs < 1 or self.num_gpus < 1 or self.num_workers < 0:
+        if self.epochs < 1 or self.num_gpus < 1 or (self.num_workers or 0) < 0:
             raise VeloxSegError(
                 f"Expected at least one epoch and GPU and no negative number of workers; got "
                 f"{self.epochs} epochs, {self.num_gpus} GPUs, {self.num_workers} workers."
@@ -79,13 +81,16 @@ def train(settings: TrainingSettings, *, workspace: Workspace, console: Console)
         VeloxSegError: the device is not there, or the fold is trained already.
         KeyboardInterrupt: stopped; the checkpoint is written, ``resume`` goes on.
     """
-    _set_environment(workspace, settings)
+    from veloxseg.training.device import choose_device
+
+    workspace.export()
     name = workspace.dataset_name(settings.dataset)
     plans = read_plans(workspace, name)
     _check_preprocessed(workspace, name, plans)
     folder = fold_folder(workspace, name, settings.fold)
     _check_fold(folder, settings, plans)
-    device = _choose_device(settings)
+    device = choose_device(settings.device, num_gpus=settings.num_gpus)
+    _set_workers(settings, device)
     if settings.num_gpus > 1:
         _train_on_gpus(settings, name)
     else:
@@ -104,10 +109,15 @@ def fold_folder(workspace: Workspace, name: str, fold: int | str) -> Path:
     return run_folder(workspace, name) / f"fold_{fold}"
 
 
-def _set_environment(workspace: Workspace, settings: TrainingSettings) -> None:
-    workspace.export()
-    os.environ["nnUNet_n_proc_DA"] = str(settings.num_workers)
-    os.environ["nnUNet_def_n_proc"] = str(max(1, settings.num_workers))
+def _set_workers(settings: TrainingSettings, device: Any) -> None:
+    """Tell nnU-Net, which reads these when it is imported and when it starts its workers."""
+    workers = settings.num_workers
+    if workers is None:
+        cores = os.cpu_count() or 1
+        busy = 2 if device.type == "cpu" else settings.num_gpus
+        workers = max(0, min(12, (cores - busy) // settings.num_gpus))
+    os.environ["nnUNet_n_proc_DA"] = str(workers)
+    os.environ["nnUNet_def_n_proc"] = str(max(1, min(workers, 4)))
 
 
 def _check_preprocessed(workspace: Workspace, name: str, plans: dict[str, Any]) -> None:
@@ -135,24 +145,6 @@ def _check_fold(folder: Path, settings: TrainingSettings, plans: dict[str, Any])
         )
     if settings.resume and not checkpoints:
         raise VeloxSegError(f"{folder}: no checkpoint to resume from. Train without --resume.")
-
-
-def _choose_device(settings: TrainingSettings) -> Any:
-    import torch
-
-    name = settings.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and torch.cuda.device_count() < settings.num_gpus:
-        raise VeloxSegError(
-            f"--device cuda with {settings.num_gpus} GPUs: this machine has "
-            f"{torch.cuda.device_count()} that PyTorch can use. Use --device cpu."
-        )
-    if settings.num_gpus > 1 and name != "cuda":
-        raise VeloxSegError(f"--num-gpus {settings.num_gpus} needs --device cuda, got {name}.")
-    if name == "mps" and not torch.backends.mps.is_available():
-        raise VeloxSegError("--device mps: not available here. Use --device cpu.")
-    return torch.device(name)
 
 
 def _train_in_process(

@@ -21,7 +21,7 @@ from veloxseg.training.curve import TrainingHistory, draw_training_curve
 from veloxseg.training.objective import Objective
 from veloxseg.training.observer import Observer, SilentObserver
 from veloxseg.training.record import check_same_plan
-from veloxseg.training.schedule import Budget, WarmupCosine
+from veloxseg.training.schedule import PEAK_LEARNING_RATE, Budget, WarmupCosine
 
 
 class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
@@ -48,7 +48,7 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
         device: torch.device = torch.device("cuda"),  # noqa: B008  (nnU-Net's signature)
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.initial_lr = 1e-3
+        self.initial_lr = PEAK_LEARNING_RATE
         self.weight_decay = 0.01
         self.num_epochs = 300
         self.save_every = 5

@@ -1,0 +1,45 @@
+"""The command line: parse, one call, report."""
+
+import warnings
+from typing import Annotated
+
+import typer
+
+from veloxseg import __version__
+from veloxseg.commands.data import check, convert_app, evaluate
+from veloxseg.commands.model import plan, predict, preprocess, train
+from veloxseg.commands.whole import demo, info, run
+
+app = typer.Typer(
+    name="veloxseg",
+    help="Light 3D medical segmentation with nnU-Net's conventions. Start with: veloxseg demo",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None: ...
+
+
+app.command()(demo)
+app.add_typer(convert_app)
+for command in (check, plan, preprocess, train, predict, evaluate, run, info):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # its own affairs
+    app()

@@ -1,0 +1,213 @@
+"""Commands on networks: plan, preprocess, train, predict."""
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from veloxseg.commands.reporting import (
+    Dataset,
+    NumWorkers,
+    Root,
+    case_bar,
+    progress_console,
+    reported,
+    results_console,
+)
+from veloxseg.datasets.workspace import Workspace
+from veloxseg.errors import VeloxSegError
+from veloxseg.installation import require_training
+from veloxseg.training.schedule import PEAK_LEARNING_RATE
+
+if TYPE_CHECKING:
+    from veloxseg.training.device import Device
+
+
+class DeviceName(str, Enum):
+    """What ``--device`` takes."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    MPS = "mps"
+
+
+_Device = Annotated[DeviceName, typer.Option(help="Where to compute; auto takes a GPU if any.")]
+
+
+@reported()
+def plan(
+    dataset: Dataset,
+    memory: Annotated[
+        float, typer.Option(help="Memory in GB that a training batch of two may take.")
+    ] = 4.0,
+    num_workers: NumWorkers = 1,
+    root: Root = None,
+) -> None:
+    """Plan a network that fits the dataset."""
+    require_training()
+    from veloxseg.commands.tables import plan_table
+    from veloxseg.planning.plan import CONFIGURATION, read_plans
+    from veloxseg.planning.plan import plan as make_plan
+
+    workspace = Workspace.resolve(root)
+    file = make_plan(dataset, workspace=workspace, memory_gb=memory, num_workers=num_workers)
+    name = workspace.dataset_name(dataset)
+    configuration = read_plans(workspace, name)["configurations"][CONFIGURATION]
+    console = results_console()
+    console.print(plan_table(configuration, _count_parameters(workspace, name)))
+    console.print(f"Written: {file}")
+
+
+@reported()
+def preprocess(dataset: Dataset, num_workers: NumWorkers = 1, root: Root = None) -> None:
+    """Crop, resample and normalise the training cases as planned."""
+    require_training()
+    from veloxseg.planning.plan import preprocess as make_cases
+
+    folder = make_cases(dataset, workspace=Workspace.resolve(root), num_workers=num_workers)
+    results_console().print(f"Written: {folder}")
+
+
+@reported(resume_option="--resume")
+def train(
+    dataset: Dataset,
+    fold: Annotated[str, typer.Argument(help="0 to 4, or all to train on every case.")],
+    minutes: Annotated[
+        float | None, typer.Option(help="Fit the whole schedule into this wall-clock time.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Epochs of 250 steps, without --minutes.")] = 300,
+    learning_rate: Annotated[float, typer.Option(help="Peak of the schedule.")] = PEAK_LEARNING_RATE,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Train anew what has been trained.")
+    ] = False,
+    device: _Device = DeviceName.AUTO,
+    num_gpus: Annotated[int, typer.Option(help="GPUs to train on.", min=1)] = 1,
+    num_workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that augment; 0 does it while training.",
+            min=0,
+            show_default="what the cores allow",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, patches and augmentation.")] = 0,
+    root: Root = None,
+) -> None:
+    """Train one fold and validate it by whole cases; Ctrl-C keeps a checkpoint."""
+    require_training()
+    from veloxseg.training.launch import TrainingSettings
+    from veloxseg.training.launch import train as train_fold
+
+    if not fold.isdigit() and fold != "all":
+        raise VeloxSegError(f"The fold is '{fold}'. Expected a number, 0 to 4, or all.")
+    settings = TrainingSettings(
+        dataset=dataset,
+        fold=int(fold) if fold.isdigit() else fold,
+        minutes=minutes,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        resume=resume,
+        overwrite=overwrite,
+        device=_literal(device),
+        num_gpus=num_gpus,
+        num_workers=num_workers,
+        seed=seed,
+    )
+    folder = train_fold(settings, workspace=Workspace.resolve(root), console=progress_console())
+    print_trained(folder)
+
+
+@reported(resume_option="--resume")
+def predict(
+    run: Annotated[
+        str,
+        typer.Option(
+            "-m",
+            "--model",
+            help="Results folder of a run (all its finished folds) or of a fold, or DATASET or "
+            "DATASET/FOLD for the newest run.",
+        ),
+    ],
+    inputs: Annotated[
+        list[Path],
+        typer.Option(
+            "-i",
+            "--input",
+            help="Folder with CASE_0000.nii.gz, ...; or a file for each channel, in their order.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for the masks; for one case a file too.")
+    ],
+    device: _Device = DeviceName.AUTO,
+    tta: Annotated[
+        bool, typer.Option("--tta/--no-tta", help="Average over mirrored patches: 8 times slower.")
+    ] = False,
+    overlap: Annotated[float, typer.Option(help="Of neighbouring patches, 0 to below 1.")] = 0.5,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave masks that are there as they are.")
+    ] = False,
+    root: Root = None,
+) -> None:
+    """Predict masks with a trained run."""
+    require_training()
+    from veloxseg.training.prediction import predict as predict_masks
+
+    with case_bar("Predicting") as progress:
+        masks = predict_masks(
+            run,
+            inputs,
+            output,
+            workspace=_workspace_if_any(root),
+            device=_literal(device),
+            mirroring=tta,
+            overlap=overlap,
+            resume=resume,
+            progress=progress,
+        )
+    where = masks[0] if len(masks) == 1 else masks[0].parent
+    results_console().print(f"Written: {where} ({len(masks)} case{'s' if len(masks) > 1 else ''})")
+
+
+def print_trained(folder: Path) -> None:
+    """Say what a fold's results are and where they lie."""
+    import json
+
+    console = results_console()
+    scores = json.loads((folder / "validation" / "summary.json").read_text())
+    console.print(
+        f"Mean Dice of {len(scores['metric_per_case'])} validation cases: "
+        f"{scores['foreground_mean']['Dice']:.3f}"
+    )
+    console.print(f"Training curve: {folder / 'progress.png'}")
+    console.print(f"Written: {folder}")
+
+
+def _count_parameters(workspace: Workspace, name: str) -> int:
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from veloxseg.datasets.description import read_description
+    from veloxseg.network.size import count_parameters
+    from veloxseg.planning.plan import CONFIGURATION, read_plans
+
+    plans = read_plans(workspace, name)
+    description = read_description(workspace.raw / name).to_json()
+    return count_parameters(
+        plans["configurations"][CONFIGURATION]["architecture"]["arch_kwargs"],
+        num_classes=PlansManager(plans).get_label_manager(description).num_segmentation_heads,
+    )
+
+
+def _workspace_if_any(root: Path | None) -> Workspace | None:
+    """A results folder needs none of nnU-Net's variables."""
+    try:
+        return Workspace.resolve(root)
+    except VeloxSegError:
+        return None
+
+
+def _literal(device: DeviceName) -> "Device":
+    return device.value

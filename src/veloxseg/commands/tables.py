@@ -1,0 +1,70 @@
+"""Problems, plans and installations as tables to print."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from veloxseg.installation import INSTALL_TRAINING, Installation
+
+if TYPE_CHECKING:
+    from veloxseg.datasets.problems import Problem
+
+
+def problems_table(problems: Sequence["Problem"]) -> Table:
+    """One row a problem."""
+    table = Table(show_lines=True)
+    table.add_column("Case", overflow="fold")
+    table.add_column("Kind")
+    table.add_column("What is wrong", overflow="fold")
+    for problem in problems:
+        style = "red" if problem.severity == "error" else "yellow"
+        table.add_row(
+            Text(problem.case or "all"), Text(problem.severity, style=style), Text(problem.message)
+        )
+    return table
+
+
+def plan_table(configuration: Mapping[str, Any], num_parameters: int) -> Table:
+    """What was planned; ``configuration`` is that of nnU-Net's plans."""
+    network = configuration["architecture"]["arch_kwargs"]
+    spacing = " x ".join(f"{step:.4g}" for step in configuration["spacing"])
+    table = Table(title="Plan (z, y, x)", show_header=False)
+    for name, value in {
+        "Spacing": f"{spacing} mm",
+        "Median shape": _times(
+            round(size) for size in configuration["median_image_size_in_voxels"]
+        ),
+        "Patch": f"{_times(configuration['patch_size'])}, batch of {configuration['batch_size']}",
+        "Modalities": " + ".join(map(str, network["in_channels"])) + " channels",
+        "Stem stride": _times(network["stem_stride"]),
+        "Stages": f"{len(network['conv_channels'])}, widths "
+        + ", ".join(map(str, network["conv_channels"])),
+        "Windows": ", ".join(_times(window) for window in network["big_windows"]),
+        "Parameters": f"{num_parameters / 1e6:.2f} M",
+    }.items():
+        table.add_row(name, value)
+    return table
+
+
+def installation_table(installation: Installation) -> Table:
+    """Versions, threads, devices and folders, and how to get what is missing."""
+    table = Table(show_header=False)
+    table.add_row("Python", f"{installation.python}, {installation.system}")
+    for name, version in installation.versions.items():
+        absent = f"not installed: {INSTALL_TRAINING}"
+        table.add_row(name, Text(version or absent, style="" if version else "yellow"))
+    threads = installation.num_threads
+    table.add_row(
+        "Cores", str(installation.num_cores) + (f", {threads} threads" if threads else "")
+    )
+    for device, description in installation.devices.items():
+        table.add_row(f"--device {device}", Text(description))
+    for variable, folder in installation.folders.items():
+        table.add_row(variable, Text(folder or "not set"))
+    return table
+
+
+def _times(numbers: Any) -> str:
+    return " x ".join(map(str, numbers))

@@ -1,0 +1,224 @@
+"""The whole way from scans to masks and figures, on generated PET/CT."""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import monotonic
+
+from rich.console import Console
+
+from veloxseg.atomic import write_json
+from veloxseg.datasets.check import check_dataset
+from veloxseg.datasets.converters.folder import convert_folder
+from veloxseg.datasets.phantoms import generate_phantoms
+from veloxseg.datasets.workspace import Workspace
+from veloxseg.errors import VeloxSegError
+from veloxseg.evaluation.overlay import OverlayCase, draw_overlay
+from veloxseg.evaluation.summary import Summary, evaluate_folder
+from veloxseg.evaluation.table import format_summary
+from veloxseg.planning.plan import plan, preprocess
+from veloxseg.training.launch import TrainingSettings
+from veloxseg.training.pipeline import finish_training, is_planned
+
+TRAINING_MINUTES = 3.0
+NUM_TRAINING_CASES = 20
+NUM_UNSEEN_CASES = 6
+MEMORY_GB = 4.0
+LEARNING_RATE = 1e-3
+NUM_WORKERS = 1
+NUM_DRAWN_CASES = 3
+
+_DATASET = "Dataset901_Phantoms"
+_UNSEEN = "Dataset902_UnseenPhantoms"
+_CHANNELS = {"CT": "{case}/CT.nii.gz", "PET": "{case}/PET.nii.gz"}
+_LABEL = "{case}/lesions.nii.gz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    seed: int
+    minutes: float
+    num_training_cases: int = NUM_TRAINING_CASES
+    num_unseen_cases: int = NUM_UNSEEN_CASES
+    memory_gb: float = MEMORY_GB
+    learning_rate: float = LEARNING_RATE
+
+
+def run_demo(
+    output: Path, *, console: Console, minutes: float | None = None, seed: int = 0
+) -> Summary:
+    """Generate, convert, check, plan, preprocess, train, predict, evaluate and draw.
+
+    Run again with the same settings, it goes on where it stopped; with others, it starts anew and
+    replaces what it had written, and nothing else.
+
+    Args:
+        output: Folder to write to: new, empty, or an earlier demo's.
+        console: Where each stage is told, with the command that does the same.
+        minutes: Of training; None takes ``TRAINING_MINUTES``.
+        seed: Of the patients and of the training.
+
+    Returns:
+        The figures on unseen patients.
+
+    Raises:
+        VeloxSegError: the folder holds something else.
+    """
+    started = monotonic()
+    settings = _Settings(seed=seed, minutes=TRAINING_MINUTES if minutes is None else minutes)
+    _claim(output, settings)
+    workspace = Workspace.resolve(output)
+    _make_datasets(output, workspace, settings, console)
+    _train(output, workspace, settings, console)
+    summary = _predict_unseen(output, workspace, console)
+    _say(console, "Drawing unseen cases")
+    overlay = _draw(output, workspace, summary)
+    console.print(format_summary(summary))
+    _say_what_next(console, output, overlay, summary, minutes=(monotonic() - started) / 60)
+    return summary
+
+
+def _claim(output: Path, settings: _Settings) -> None:
+    """Take a folder for the demo; one of a demo with other settings is emptied of its files."""
+    mark = output / "demo.json"
+    if output.exists() and not mark.is_file() and any(output.iterdir()):
+        raise VeloxSegError(
+            f"{output}: not empty, and no earlier demo's. Choose another folder: --output DIR."
+        )
+    if mark.is_file() and json.loads(mark.read_text()) != asdict(settings):
+        for made in _made_by_demo(output):
+            if made.is_dir():
+                shutil.rmtree(made)
+            else:
+                made.unlink(missing_ok=True)
+    write_json(mark, asdict(settings))
+
+
+def _made_by_demo(output: Path) -> list[Path]:
+    folders = [
+        output / f"nnUNet_{part}" / name
+        for part in ("raw", "preprocessed", "results")
+        for name in (_DATASET, _UNSEEN)
+    ]
+    names = ("phantoms", "predictions", "summary.json", "overlay.png")
+    return [*folders, *(output / name for name in names)]
+
+
+def _make_datasets(
+    output: Path, workspace: Workspace, settings: _Settings, console: Console
+) -> None:
+    phantoms = output / "phantoms"
+    sources = {_DATASET: phantoms / "train", _UNSEEN: phantoms / "test"}
+    waiting = [name for name in sources if not (workspace.raw / name / "dataset.json").is_file()]
+    if waiting:
+        cases = f"{settings.num_training_cases} + {settings.num_unseen_cases}"
+        _say(console, f"Generating {cases} PET/CT cases with lesions in {phantoms}")
+        generate_phantoms(
+            phantoms,
+            num_cases=settings.num_training_cases,
+            num_test_cases=settings.num_unseen_cases,
+            seed=settings.seed,
+        )
+    for name in waiting:
+        channels = " ".join(f"--channel {key}='{value}'" for key, value in _CHANNELS.items())
+        _say(
+            console,
+            f"Putting PET on the CT's grid, into nnU-Net's format: {name}",
+            f"convert folder {sources[name]} {name} {channels} --label '{_LABEL}' "
+            f"--reference CT --labels lesion=1 --root {output}",
+        )
+        convert_folder(
+            sources[name],
+            name,
+            workspace=workspace,
+            channels=_CHANNELS,
+            label=_LABEL,
+            reference="CT",
+            label_names={"lesion": 1},
+        )
+
+
+def _train(output: Path, workspace: Workspace, settings: _Settings, console: Console) -> None:
+    number = f"901 --root {output}"
+    if not is_planned(workspace, _DATASET):
+        _say(console, "Checking every file", f"check {number}")
+        check_dataset(workspace.raw / _DATASET).raise_for_errors()
+        _say(console, "Planning a network for these cases", f"plan {number}")
+        plan(_DATASET, workspace=workspace, memory_gb=settings.memory_gb, num_workers=NUM_WORKERS)
+    _say(console, "Resampling and normalising", f"preprocess {number}")
+    preprocess(_DATASET, workspace=workspace, num_workers=NUM_WORKERS)
+    _say(
+        console,
+        f"Training for {settings.minutes:g} minutes",
+        f"train 901 0 --minutes {settings.minutes:g} --root {output}",
+    )
+    finish_training(
+        TrainingSettings(
+            dataset=_DATASET,
+            fold=0,
+            minutes=settings.minutes,
+            learning_rate=settings.learning_rate,
+            num_workers=NUM_WORKERS,
+            seed=settings.seed,
+        ),
+        workspace=workspace,
+        console=Console(stderr=True, highlight=False),
+    )
+
+
+def _predict_unseen(output: Path, workspace: Workspace, console: Console) -> Summary:
+    from veloxseg.training.prediction import predict
+
+    unseen, predictions = workspace.raw / _UNSEEN, output / "predictions"
+    shown = output / "nnUNet_raw" / _UNSEEN
+    _say(
+        console,
+        "Predicting cases that training has not seen",
+        f"predict -m 901/0 -i {shown / 'imagesTr'} -o {predictions} --root {output}",
+    )
+    predict(f"{_DATASET}/0", [unseen / "imagesTr"], predictions, workspace=workspace, resume=True)
+    figures = output / "summary.json"
+    _say(
+        console,
+        "Comparing with the true lesions",
+        f"evaluate {predictions} {shown / 'labelsTr'} -o {figures}",
+    )
+    return evaluate_folder(predictions, unseen / "labelsTr", output=figures)
+
+
+def _draw(output: Path, workspace: Workspace, summary: Summary) -> Path:
+    images = workspace.raw / _UNSEEN / "imagesTr"
+    cases = [
+        OverlayCase(
+            name=case.name,
+            channels=[
+                (channel, images / f"{case.name}_{index:04d}.nii.gz")
+                for index, channel in enumerate(_CHANNELS)
+            ],
+            masks={"reference": case.reference_file, "prediction": case.prediction_file},
+        )
+        for case in summary.cases[:NUM_DRAWN_CASES]
+    ]
+    return draw_overlay(cases, output / "overlay.png", title="VeloxSeg on unseen phantoms")
+
+
+def _say(console: Console, what: str, command: str | None = None) -> None:
+    console.print(f"[bold]{what}[/bold]" + (f": veloxseg {command}" if command else ""))
+
+
+def _say_what_next(
+    console: Console, output: Path, overlay: Path, summary: Summary, *, minutes: float
+) -> None:
+    console.print(
+        f"[bold]Lesion Dice on unseen cases: {summary.foreground_mean()['Dice']:.3f}[/bold], "
+        f"after {minutes:.1f} minutes\n"
+        f"Picture: {overlay}\n"
+        f"Figures: {output / 'summary.json'}\n"
+        "\n[bold]Next, your own scans[/bold], one folder a case here, in a folder DIR of yours:\n"
+        "  veloxseg convert folder SRC Dataset100_Tumour --channel CT='{case}/CT.nii.gz' \\\n"
+        "    --channel PET='{case}/PET.nii.gz' --label '{case}/tumour.nii.gz' --reference CT \\\n"
+        "    --labels tumour=1 --root DIR\n"
+        "  veloxseg run 100 --minutes 60 --root DIR\n"
+        "  veloxseg predict -m 100 -i CT.nii.gz -i PET.nii.gz -o mask.nii.gz --root DIR"
+    )

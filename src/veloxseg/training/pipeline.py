@@ -1,0 +1,95 @@
+"""All stages from a raw dataset to a validated fold, going on where an earlier call stopped."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+
+from rich.console import Console
+
+from veloxseg.datasets.check import check_dataset
+from veloxseg.datasets.workspace import Workspace
+from veloxseg.planning.plan import PLANS_NAME, plan, preprocess, read_plans
+from veloxseg.training.launch import TrainingSettings, fold_folder, train
+from veloxseg.training.record import check_same_plan
+from veloxseg.training.runs import FINAL
+
+
+def run_stages(
+    dataset: str,
+    *,
+    workspace: Workspace,
+    console: Console,
+    fold: int = 0,
+    minutes: float | None = None,
+    num_workers: int = 1,
+) -> Path:
+    """Check, plan, preprocess, train and validate; stages that are done are passed over.
+
+    A dataset is checked and planned again when a file was added to it or its dataset.json changed.
+
+    Args:
+        dataset: Number or name of a dataset in ``workspace.raw``.
+        workspace: nnU-Net's folders.
+        console: Where progress is shown.
+        fold: Which cases to validate on.
+        minutes: Wall-clock budget of the training; None trains the full schedule.
+        num_workers: Processes that prepare cases.
+
+    Returns:
+        The fold's results folder.
+
+    Raises:
+        VeloxSegError: what the stages raise.
+    """
+    name = workspace.dataset_name(dataset)
+    if is_planned(workspace, name):
+        console.print("check, plan: done before")
+    else:
+        with _stage(console, "check"):
+            check_dataset(workspace.raw / name).raise_for_errors()
+        with _stage(console, "plan"):
+            plan(name, workspace=workspace, num_workers=num_workers)
+    with _stage(console, "preprocess"):
+        preprocess(name, workspace=workspace, num_workers=num_workers)
+    settings = TrainingSettings(dataset=name, fold=fold, minutes=minutes)
+    return finish_training(settings, workspace=workspace, console=console)
+
+
+def finish_training(settings: TrainingSettings, *, workspace: Workspace, console: Console) -> Path:
+    """Train and validate a fold, go on with it, or leave it as it is when it is done.
+
+    Returns:
+        The fold's results folder.
+
+    Raises:
+        PlanError: the fold was trained by another plan than the dataset has now.
+        VeloxSegError: what training raises.
+    """
+    name = workspace.dataset_name(settings.dataset)
+    folder = fold_folder(workspace, name, settings.fold)
+    check_same_plan(folder.parent, read_plans(workspace, name))
+    if (folder / FINAL).is_file() and (folder / "validation" / "summary.json").is_file():
+        console.print("train: done before")
+        return folder
+    begun = any(folder.glob("checkpoint_*.pth"))
+    return train(replace(settings, resume=begun), workspace=workspace, console=console)
+
+
+def is_planned(workspace: Workspace, name: str) -> bool:
+    """Whether the plan is newer than the dataset: its dataset.json and its lists of files."""
+    plans = workspace.preprocessed / name / f"{PLANS_NAME}.json"
+    raw = workspace.raw / name
+    parts = (raw / "dataset.json", raw / "imagesTr", raw / "labelsTr")
+    return plans.is_file() and all(
+        part.stat().st_mtime <= plans.stat().st_mtime for part in parts if part.exists()
+    )
+
+
+@contextmanager
+def _stage(console: Console, title: str) -> Iterator[None]:
+    console.print(f"{title} ...")
+    started = monotonic()
+    yield
+    console.print(f"{title}: {monotonic() - started:.0f} s")
