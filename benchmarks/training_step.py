@@ -43,6 +43,7 @@ def resident_gb() -> float:
 
 
 def main() -> None:
+    """Measure and print JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=10)
@@ -54,7 +55,15 @@ def main() -> None:
     gflops_before = matrix_product_gflops()
     baseline = resident_gb()
 
-    model = load_published({"in_ch": [1, 1], "n_classes": 2, "input_size": [PATCH] * 3, "depths": [1] * 4, "conv_drop": 0.1})
+    model = load_published(
+        {
+            "in_ch": [1, 1],
+            "n_classes": 2,
+            "input_size": [PATCH] * 3,
+            "depths": [1] * 4,
+            "conv_drop": 0.1,
+        }
+    )
     model.to(memory_format=torch.channels_last_3d).train()
     objective = Objective(in_channels=(1, 1), num_heads=4)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2.5e-4, weight_decay=0.01)

@@ -1,5 +1,6 @@
 """The command line: parse, one call, report."""
 
+import threading
 import warnings
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 from veloxseg import __version__
 from veloxseg.commands.data import check, convert_app, evaluate
 from veloxseg.commands.model import plan, predict, preprocess, train
+from veloxseg.commands.reporting import INTERRUPTED
 from veloxseg.commands.whole import demo, info, run
 
 app = typer.Typer(
@@ -42,4 +44,9 @@ for command in (check, plan, preprocess, train, predict, evaluate, run, info):
 def main() -> None:
     """Run the command line."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # its own affairs
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # workers that went first would leave tracebacks of threads
+            threading.excepthook = lambda _: None
+        raise

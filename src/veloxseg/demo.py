@@ -7,6 +7,8 @@ from pathlib import Path
 from time import monotonic
 
 from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
 
 from veloxseg.atomic import write_json
 from veloxseg.datasets.check import check_dataset
@@ -17,15 +19,16 @@ from veloxseg.errors import VeloxSegError
 from veloxseg.evaluation.overlay import OverlayCase, draw_overlay
 from veloxseg.evaluation.summary import Summary, evaluate_folder
 from veloxseg.evaluation.table import format_summary
-from veloxseg.planning.plan import plan, preprocess
+from veloxseg.planning.plan import DEFAULT_MEMORY_GB, plan, preprocess
 from veloxseg.training.launch import TrainingSettings
 from veloxseg.training.pipeline import finish_training, is_planned
+from veloxseg.training.schedule import PEAK_LEARNING_RATE
 
 TRAINING_MINUTES = 3.0
 NUM_TRAINING_CASES = 20
 NUM_UNSEEN_CASES = 6
-MEMORY_GB = 4.0
-LEARNING_RATE = 1e-3
+MEMORY_GB = DEFAULT_MEMORY_GB
+LEARNING_RATE = PEAK_LEARNING_RATE
 NUM_WORKERS = 1
 NUM_DRAWN_CASES = 3
 
@@ -144,14 +147,19 @@ def _train(output: Path, workspace: Workspace, settings: _Settings, console: Con
     if not is_planned(workspace, _DATASET):
         _say(console, "Checking every file", f"check {number}")
         check_dataset(workspace.raw / _DATASET).raise_for_errors()
-        _say(console, "Planning a network for these cases", f"plan {number}")
+        _say(
+            console,
+            "Planning a network for these cases",
+            f"plan 901 --memory {settings.memory_gb:g} --root {output}",
+        )
         plan(_DATASET, workspace=workspace, memory_gb=settings.memory_gb, num_workers=NUM_WORKERS)
     _say(console, "Resampling and normalising", f"preprocess {number}")
     preprocess(_DATASET, workspace=workspace, num_workers=NUM_WORKERS)
     _say(
         console,
         f"Training for {settings.minutes:g} minutes",
-        f"train 901 0 --minutes {settings.minutes:g} --root {output}",
+        f"train 901 0 --minutes {settings.minutes:g} --learning-rate {settings.learning_rate:g} "
+        f"--root {output}",
     )
     finish_training(
         TrainingSettings(
@@ -204,7 +212,7 @@ def _draw(output: Path, workspace: Workspace, summary: Summary) -> Path:
 
 
 def _say(console: Console, what: str, command: str | None = None) -> None:
-    console.print(f"[bold]{what}[/bold]" + (f": veloxseg {command}" if command else ""))
+    console.print(Text.assemble((what, "bold"), f": veloxseg {command}" if command else ""))
 
 
 def _say_what_next(
@@ -213,12 +221,13 @@ def _say_what_next(
     console.print(
         f"[bold]Lesion Dice on unseen cases: {summary.foreground_mean()['Dice']:.3f}[/bold], "
         f"after {minutes:.1f} minutes\n"
-        f"Picture: {overlay}\n"
-        f"Figures: {output / 'summary.json'}\n"
-        "\n[bold]Next, your own scans[/bold], one folder a case here, in a folder DIR of yours:\n"
+        f"Picture: {escape(str(overlay))}\n"
+        f"Figures: {escape(str(output / 'summary.json'))}\n"
+        "\n[bold]Next, your own scans[/bold] (here SRC has one folder for each case):\n"
         "  veloxseg convert folder SRC Dataset100_Tumour --channel CT='{case}/CT.nii.gz' \\\n"
         "    --channel PET='{case}/PET.nii.gz' --label '{case}/tumour.nii.gz' --reference CT \\\n"
         "    --labels tumour=1 --root DIR\n"
         "  veloxseg run 100 --minutes 60 --root DIR\n"
-        "  veloxseg predict -m 100 -i CT.nii.gz -i PET.nii.gz -o mask.nii.gz --root DIR"
+        "  veloxseg predict -m 100 -i CT.nii.gz -i PET.nii.gz -o mask.nii.gz --root DIR",
+        markup=True,
     )

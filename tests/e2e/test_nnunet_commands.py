@@ -32,34 +32,23 @@ def nnunet_path(command: Command) -> str:
     return printed.strip()
 
 
-def test_nnunet_preprocesses_trains_predicts_and_evaluates_a_veloxseg_plan(
-    trained: Path, root: Path, command: Command, nnunet_path: str, tmp_path: Path
+def test_nnunet_preprocesses_and_trains_a_veloxseg_plan(
+    trained: Path, command: Command, nnunet_path: str, tmp_path: Path
 ) -> None:
-    name = "Dataset100_Tiny"
-    raw = root / "nnUNet_raw" / name
-    (tmp_path / "trainers").mkdir()
-    (tmp_path / "trainers" / "short.py").write_text(_SHORT)
-    both = os.pathsep.join([nnunet_path, str(tmp_path / "trainers")])
-    plan = ("-p", "VeloxSegPlans", "-tr", "VeloxSegTrainerShort")
+    (tmp_path / "short.py").write_text(_SHORT)
+    both = os.pathsep.join([nnunet_path, str(tmp_path)])
     command("veloxseg", "plan", "100")
     command(
         "nnUNetv2_preprocess", "-d", 100, "-plans_name", "VeloxSegPlans", "-c", "3d_fullres",
         "-np", 1,
     )  # fmt: skip
-    command("nnUNetv2_train", 100, "3d_fullres", 2, *plan, "-device", "cpu", nnUNet_extTrainer=both)
+    command(
+        "nnUNetv2_train", 100, "3d_fullres", 2, "-p", "VeloxSegPlans",
+        "-tr", "VeloxSegTrainerShort", "-device", "cpu", nnUNet_extTrainer=both,
+    )  # fmt: skip
     fold = trained.parents[1] / "VeloxSegTrainerShort__VeloxSegPlans__3d_fullres" / "fold_2"
     assert (fold / "checkpoint_final.pth").is_file()
     assert (fold / "validation" / "summary.json").is_file()
-    masks = tmp_path / "masks"
-    command(
-        "nnUNetv2_predict", "-i", raw / "imagesTr", "-o", masks, "-d", 100, "-c", "3d_fullres",
-        "-f", 2, *plan, "-device", "cpu", "-npp", 1, "-nps", 1, nnUNet_extTrainer=both,
-    )  # fmt: skip
-    command(
-        "nnUNetv2_evaluate_folder", raw / "labelsTr", masks, "-djfile", raw / "dataset.json",
-        "-pfile", fold.parent / "plans.json", "-np", 1,
-    )  # fmt: skip
-    assert len(json.loads((masks / "summary.json").read_text())["metric_per_case"]) == 5
 
 
 def test_nnunet_train_finds_veloxseg_trainer_by_its_name(
@@ -74,26 +63,36 @@ def test_nnunet_train_finds_veloxseg_trainer_by_its_name(
     assert summary.stat().st_mtime > before
 
 
-def test_nnunet_predict_gives_the_masks_that_ours_gives(
+def test_nnunet_predicts_and_evaluates_as_ours_does(
     trained: Path, root: Path, command: Command, nnunet_path: str, tmp_path: Path
 ) -> None:
-    images = tmp_path / "images"
-    images.mkdir()
-    for channel in ("0000", "0001"):
-        name = f"patient_0_{channel}.nii.gz"
-        (images / name).symlink_to(root / "nnUNet_raw" / "Dataset100_Tiny" / "imagesTr" / name)
+    raw = root / "nnUNet_raw" / "Dataset100_Tiny"
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
     command(
-        "nnUNetv2_predict", "-i", images, "-o", tmp_path / "theirs", "-d", 100, "-c", "3d_fullres",
+        "nnUNetv2_predict", "-i", raw / "imagesTr", "-o", theirs, "-d", 100, "-c", "3d_fullres",
         "-f", 0, "-p", "VeloxSegPlans", "-tr", "VeloxSegTrainer", "-device", "cpu", "-npp", 1,
         "-nps", 1, "--disable_tta", nnUNet_extTrainer=nnunet_path,
     )  # fmt: skip
     command(
-        "veloxseg", "predict", "-m", trained, "-i", images, "-o", tmp_path / "ours",
-        "--device", "cpu",
+        "nnUNetv2_evaluate_folder", raw / "labelsTr", theirs, "-djfile", raw / "dataset.json",
+        "-pfile", trained.parent / "plans.json", "-np", 1,
     )  # fmt: skip
-    theirs, ours = (
-        read_volume(tmp_path / who / "patient_0.nii.gz").data for who in ("theirs", "ours")
+    command(
+        "veloxseg", "predict", "-m", trained, "-i", raw / "imagesTr", "-o", ours, "--device", "cpu"
     )
-    assert 0 < theirs.sum() < theirs.size
+    command("veloxseg", "evaluate", ours, raw / "labelsTr", "-o", ours / "summary.json")
+
+    names = [path.name for path in raw.glob("labelsTr/*.nii.gz")]
+    assert len(names) == 5
+    their_masks, our_masks = (
+        np.concatenate([read_volume(folder / name).data.ravel() for name in names])
+        for folder in (theirs, ours)
+    )
+    assert 0 < their_masks.sum() < their_masks.size
     # A voxel whose logits tie to rounding may fall either way.
-    assert np.mean(theirs != ours) < 1e-3
+    assert np.mean(their_masks != our_masks) < 1e-3
+    their_dice, our_dice = (
+        json.loads((folder / "summary.json").read_text())["foreground_mean"]["Dice"]
+        for folder in (theirs, ours)
+    )
+    assert our_dice == pytest.approx(their_dice, abs=0.01)

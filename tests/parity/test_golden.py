@@ -100,25 +100,23 @@ def test_a_weight_too_many_is_refused_and_named(golden):
 
 
 @pytest.mark.parametrize(
-    "key",
+    ("key", "axis"),
     [
-        "decoder.layer1.0.channel_conv.1.weight",
-        "encoder.encoder_conv.down2.down.bias",
-        "encoder.encoder_attn.layers.0.blocks.0.attn.qkv_proj.0.0.weight",
-        "encoder.encoder_attn.layers.0.blocks.0.attn.qkv_proj.0.2.bias",
-        "encoder.encoder_attn.layers.0.blocks.0.norms.0.weight",
-        "encoder.encoder_attn.layers.0.blocks.0.ffns.0.linear1.weight",
-        "encoder.encoder_attn.layers.0.blocks.0.attn.mix_channels.0.weight",
-        "encoder.encoder_attn.layers.2.downs.0.reduction.weight",
+        ("decoder.layer1.0.channel_conv.1.weight", 1),
+        ("encoder.encoder_conv.down2.down.bias", 0),
+        ("encoder.encoder_attn.layers.0.blocks.0.attn.qkv_proj.0.0.weight", 0),
+        ("encoder.encoder_attn.layers.0.blocks.0.attn.qkv_proj.0.1.weight", 1),
+        ("encoder.encoder_attn.layers.0.blocks.0.attn.qkv_proj.0.2.bias", 0),
+        ("encoder.encoder_attn.layers.0.blocks.0.norms.0.weight", 0),
+        ("encoder.encoder_attn.layers.0.blocks.0.ffns.0.linear1.weight", 1),
+        ("encoder.encoder_attn.layers.0.blocks.0.attn.mix_channels.0.weight", 0),
+        ("encoder.encoder_attn.layers.2.downs.0.reduction.weight", 1),
     ],
 )
-@pytest.mark.parametrize("axis", [0, 1])
 def test_a_weight_of_another_shape_is_refused(golden, key, axis):
     config, weights, _ = golden
-    if axis >= weights[key].ndim:
-        pytest.skip("a vector")
     longer = torch.cat([weights[key], weights[key].narrow(axis, 0, 1)], dim=axis)
-    with pytest.raises(PlanError, match="[Ss]hape"):
+    with pytest.raises(PlanError, match=r"[Ss]hape"):
         load_published(config, {**weights, key: longer})
 
 

@@ -183,3 +183,16 @@ def test_an_input_is_not_overwritten(tmp_path: Path) -> None:
     files = [_write_image(tmp_path / "ct.nii.gz"), _write_image(tmp_path / "pet.nii.gz")]
     with pytest.raises(DatasetError, match="overwritten"):
         find_prediction_cases(files, tmp_path / "pet.nii.gz", _DESCRIPTION)
+
+
+def test_a_mask_cut_short_by_a_full_disk_is_not_left_behind(tmp_path: Path) -> None:
+    from veloxseg.training import prediction
+
+    class FullDisk:
+        def write_seg(self, mask: object, path: str, properties: object) -> None:
+            whole = _write_image(tmp_path / "whole.nii.gz").read_bytes()
+            Path(path).write_bytes(whole[: len(whole) // 2])  # and no error, as ITK has it
+
+    with pytest.raises(OSError, match="space left on the disk"):
+        prediction.write_mask(tmp_path / "mask.nii.gz", None, {}, FullDisk)
+    assert [path.name for path in tmp_path.iterdir()] == ["whole.nii.gz"]

@@ -52,7 +52,7 @@ def test_without_a_warm_up_the_first_rate_is_the_peak(optimizer):
 @pytest.fixture
 def clock(monkeypatch):
     now = SimpleNamespace(seconds=1000.0)
-    monkeypatch.setattr(schedule.time, "monotonic", lambda: now.seconds)
+    monkeypatch.setattr(schedule, "time", SimpleNamespace(monotonic=lambda: now.seconds))
     return now
 
 

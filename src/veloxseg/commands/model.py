@@ -78,7 +78,9 @@ def train(
         float | None, typer.Option(help="Fit the whole schedule into this wall-clock time.")
     ] = None,
     epochs: Annotated[int, typer.Option(help="Epochs of 250 steps, without --minutes.")] = 300,
-    learning_rate: Annotated[float, typer.Option(help="Peak of the schedule.")] = PEAK_LEARNING_RATE,
+    learning_rate: Annotated[
+        float, typer.Option(help="Peak of the schedule.")
+    ] = PEAK_LEARNING_RATE,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Train anew what has been trained.")

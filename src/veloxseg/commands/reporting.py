@@ -17,6 +17,9 @@ from rich.text import Text
 
 from veloxseg.errors import VeloxSegError
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
 Root = Annotated[
     Path | None,
     typer.Option(
@@ -32,7 +35,7 @@ _Debug = Annotated[bool, typer.Option("--debug", help="Show where an error arose
 
 def results_console() -> Console:
     """Where results go."""
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, soft_wrap=True, markup=False)  # paths may hold brackets
 
 
 def progress_console() -> Console:
@@ -59,7 +62,7 @@ def reported(*, resume_option: str = "") -> Callable[[Callable[..., None]], Call
                 raise typer.Exit(2) from error
             except KeyboardInterrupt as interrupt:
                 _say("Stopped. ", "bold yellow", f"Go on with: {_command_to_resume(resume_option)}")
-                raise typer.Exit(130) from interrupt
+                raise typer.Exit(INTERRUPTED) from interrupt
 
         signature = inspect.signature(function)
         debug = inspect.Parameter(

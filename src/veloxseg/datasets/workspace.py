@@ -85,8 +85,8 @@ class Workspace:
                 )
         if len(wanted) > 1:
             raise DatasetError(
-                f"Dataset number {dataset} is taken twice: {', '.join(wanted)} in {self.raw} or its "
-                "sister folders. nnU-Net needs one name per number: rename or remove one."
+                f"Dataset number {dataset} is taken twice: {', '.join(wanted)} in {self.raw} or "
+                "its sister folders. nnU-Net needs one name per number: rename or remove one."
             )
         if not wanted:
             raise DatasetError(

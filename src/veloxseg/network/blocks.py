@@ -41,10 +41,11 @@ class _ChannelsLastInstanceNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         rows = x.movedim(1, -1).flatten(1, 3)  # (B, N, C), a view
         ones = rows.new_full((len(rows), 1, rows.shape[1]), 1 / rows.shape[1])
-        centred = rows - ones @ rows
-        variance = torch.linalg.vecdot(centred, centred, dim=1)[:, None] / rows.shape[1]
-        scale = torch.rsqrt(variance + _EPSILON)
-        normal = centred.mul_(scale)
+        with without_autocast(x):
+            centred = rows - ones @ rows
+            variance = torch.linalg.vecdot(centred, centred, dim=1)[:, None] / rows.shape[1]
+            scale = torch.rsqrt(variance + _EPSILON)
+            normal = centred.mul_(scale)
         ctx.save_for_backward(normal, scale, ones)
         return normal.view(x.movedim(1, -1).shape).movedim(-1, 1)
 
@@ -52,8 +53,9 @@ class _ChannelsLastInstanceNorm(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         normal, scale, ones = ctx.saved_tensors
         rows = gradient.movedim(1, -1).reshape(normal.shape)
-        mean, projection = ones @ rows, ones @ (rows * normal)
-        result = torch.addcmul(rows - mean, normal, projection, value=-1).mul_(scale)
+        with without_autocast(gradient):
+            mean, projection = ones @ rows, ones @ (rows * normal)
+            result = torch.addcmul(rows - mean, normal, projection, value=-1).mul_(scale)
         return result.view(gradient.movedim(1, -1).shape).movedim(-1, 1)
 
 
@@ -81,7 +83,8 @@ class Dropout(nn.Module):
         if x.device.type != "cpu":
             return F.dropout(x, self.rate)
         bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        kept = bits.view(torch.int16)[: x.numel()] >= round(self.rate * 2**16) - 2**15
+        threshold = min(round(self.rate * 2**16), 2**16 - 1) - 2**15
+        kept = bits.view(torch.int16)[: x.numel()] >= threshold
         scale = kept.to(x.dtype).mul_(1 / (1 - self.rate))
         if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last_3d):
             return x * scale.as_strided(x.shape, x.stride())
@@ -132,17 +135,17 @@ class JLCBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        y = x
         if len(self.branches) == 1:
-            y = x + self.branches[0](x)
+            y = y + self.branches[0](x)
         else:
-            y = x
             for branch in self.branches:
                 y = y + F.gelu(self.norm(branch(x)))
-        return y + self.mlp(y)
+        return y + self.mlp(y)  # type: ignore[no-any-return]
 
 
 class DownConv(nn.Sequential):
-    """IN(convolution): ``kernel`` per axis, padded by half of it, so that the grid shrinks by stride.
+    """IN(convolution), padded by half of ``kernel``: the grid shrinks by ``stride``.
 
     Shape:
         x: (B, C, Z, Y, X) -> (B, C', Z / stride, Y / stride, X / stride)
@@ -154,6 +157,21 @@ class DownConv(nn.Sequential):
             nn.Conv3d(in_channels, out_channels, kernel, stride=stride, padding=padding),
             InstanceNorm(),
         )
+
+
+class Mixer(nn.Sequential):
+    """IN(1×1×1 convolution), in float32: the attention stream adds up without a norm.
+
+    Shape:
+        x: (B, C, Z, Y, X) -> (B, C', Z, Y, X)
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(nn.Conv3d(in_channels, out_channels, 1), InstanceNorm())
+
+    def forward(self, x: Tensor) -> Tensor:
+        with without_autocast(x):
+            return super().forward(x.float())  # type: ignore[no-any-return, no-untyped-call]
 
 
 class UpConv(nn.Sequential):

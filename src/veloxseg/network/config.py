@@ -72,6 +72,7 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         for field in fields(self):
             object.__setattr__(self, field.name, _as_tuples(getattr(self, field.name)))
+        self._check_types()
         self._check_scalars()
         self._check_stages()
         self._check_grids()
@@ -121,14 +122,27 @@ class NetworkConfig:
             if any(g % b for g, b in zip(grid, big, strict=True)):
                 raise PlanError(
                     f"Stage {stage}: window scale {len(scales)} is {big}, which does not divide "
-                    f"the grid {grid}. Scales double while they fit, so on every axis the grid must "
-                    "be the smallest window times a power of two."
+                    f"the grid {grid}. Scales double while they fit, so on every axis the grid "
+                    "must be the smallest window times a power of two."
                 )
             scales.append((big, small))
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values, from which ``NetworkConfig(**json)`` makes it."""
         return {name: _as_lists(value) for name, value in asdict(self).items()}
+
+    def _check_types(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in _RATES:
+                fits = isinstance(value, (int, float)) and not isinstance(value, bool)
+                expected = "a number"
+            elif field.name == "num_classes":
+                fits, expected = isinstance(value, int), "an integer"
+            else:
+                fits, expected = isinstance(value, tuple), "a list"
+            if not fits:
+                raise PlanError(f"{field.name} is {value!r}: expected {expected}.")
 
     def _check_scalars(self) -> None:
         for name in ("patch_size", "stem_stride"):
@@ -143,7 +157,7 @@ class NetworkConfig:
         kernels = self.kernel_sizes
         if not kernels or not all(_positive(k) and k % 2 for k in kernels):
             raise PlanError(f"kernel_sizes is {kernels}: expected odd positive integers.")
-        for name in ("attention_dropout", "projection_dropout", "conv_dropout", "drop_path"):
+        for name in _RATES:
             if not 0 <= getattr(self, name) < 1:
                 raise PlanError(f"{name} is {getattr(self, name)}: expected 0 <= rate < 1.")
 
@@ -154,7 +168,7 @@ class NetworkConfig:
         for name, length in _LENGTHS.items():
             values = getattr(self, name)
             expected = stages + length
-            if not isinstance(values, tuple) or len(values) != expected:
+            if len(values) != expected:
                 raise PlanError(
                     f"{name} is {values}: expected {expected} entries for {stages} stages "
                     "(conv_channels sets their number)."
@@ -178,15 +192,16 @@ class NetworkConfig:
         for stage, (name, stride) in enumerate(steps):
             if any(e % s for e, s in zip(extent, stride, strict=True)):
                 raise PlanError(
-                    f"Stage {stage}: {name} {stride} does not divide the extent {extent}. The patch "
-                    f"{self.patch_size} must be a multiple of all strides together on every axis."
+                    f"Stage {stage}: {name} {stride} does not divide the extent {extent}. "
+                    f"The patch {self.patch_size} must be a multiple of all strides together on "
+                    "every axis."
                 )
             extent = divide(extent, stride)
         for stage, grid in enumerate(self.grids):
             if math.prod(grid) < 2:
                 raise PlanError(
-                    f"Stage {stage}: the grid {grid} has a single position, and instance norm needs "
-                    "two. Use a larger patch, smaller strides or fewer stages."
+                    f"Stage {stage}: the grid {grid} has a single position, and instance norm "
+                    "needs two. Use a larger patch, smaller strides or fewer stages."
                 )
             big, small = self.big_windows[stage], self.small_windows[stage]
             if any(b % s for b, s in zip(big, small, strict=True)):
@@ -196,6 +211,7 @@ class NetworkConfig:
             self.window_scales(stage)
 
 
+_RATES = ("attention_dropout", "projection_dropout", "conv_dropout", "drop_path")
 _PER_AXIS = frozenset({"strides", "big_windows", "small_windows"})
 _LENGTHS = {  # entries beyond the number of stages
     "strides": -1,
@@ -225,7 +241,7 @@ def _double_where(extent: Axes, grows: tuple[bool, ...]) -> Axes:
 
 
 def _positive(value: object) -> bool:
-    return isinstance(value, int) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _require_axes(name: str, value: object) -> None:

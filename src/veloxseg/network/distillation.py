@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from veloxseg.network.blocks import InstanceNorm, ShuffleHead, initialise, without_autocast
+from veloxseg.network.blocks import Mixer, ShuffleHead, initialise, without_autocast
 from veloxseg.network.config import NetworkConfig
 from veloxseg.network.decoder import Decoder
 from veloxseg.network.encoder import EncoderFeatures
@@ -45,7 +45,7 @@ class Teacher(nn.Module):
         super().__init__()
         self.modality, self.num_modalities = modality, config.num_modalities
         self.fusions = nn.ModuleList(
-            nn.Sequential(nn.Conv3d(a + c, c, 1), InstanceNorm())
+            Mixer(a + c, c)
             for a, c in zip(config.attention_channels, config.conv_channels, strict=True)
         )
         self.decoder = Decoder(config)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from veloxseg.network.blocks import DownConv, Dropout, InstanceNorm, JLCBlock, without_autocast
+from veloxseg.network.blocks import DownConv, Dropout, JLCBlock, Mixer, without_autocast
 from veloxseg.network.config import NetworkConfig
 from veloxseg.network.window_attention import AttentionBlock, PairedWindowAttention, PatchMerging
 
@@ -90,7 +90,7 @@ class Encoder(nn.Module):
             for i, stride in enumerate(config.strides)
         )
         self.mixers = nn.ModuleList(
-            nn.Sequential(nn.Conv3d(config.num_modalities * a, c, 1), InstanceNorm())
+            Mixer(config.num_modalities * a, c)
             for a, c in zip(config.attention_channels, channels, strict=True)
         )
         self.stages = nn.ModuleList(jlc_stage(config, i) for i in range(config.num_stages))

@@ -58,7 +58,13 @@ def load_published(
     """
     model = DistillationModel(VeloxSeg(published_config(config)))
     if state_dict is not None:
-        _load(model, state_dict)
+        try:
+            _load(model, state_dict)
+        except RuntimeError as error:  # tensors that cannot even be joined
+            raise PlanError(
+                f"Published weights do not fit the configuration: shapes differ ({error}). Use the "
+                "checkpoint and the JSON of one training."
+            ) from error
     return model
 
 
@@ -76,7 +82,17 @@ def published_config(config: Mapping[str, Any]) -> NetworkConfig:
             f"{unknown or 'nothing'}. Expected {', '.join(_REQUIRED)} and any of "
             f"{', '.join(_DEFAULTS)}."
         )
-    values = {**_DEFAULTS, **config}
+    try:
+        return _translate({**_DEFAULTS, **config})
+    except (TypeError, ValueError) as error:
+        if isinstance(error, PlanError):
+            raise
+        raise PlanError(
+            f"Published model configuration: a value has a wrong type ({error})."
+        ) from error
+
+
+def _translate(values: Mapping[str, Any]) -> NetworkConfig:
     factors = values["scale_factors"]
     if any(factor != 2 for factor in _flat(factors)):
         raise PlanError(f"scale_factors is {factors}: published networks halve the grid, always 2.")
@@ -256,9 +272,7 @@ def _jlc_stage(
     for block in range(config.conv_depths[stage]):
         for k in range(len(config.kernel_sizes)):
             name = f"{theirs}.{block}.spatial_convs.{k}"
-            tensors |= source.pair(
-                f"{ours}.{block}.branches.{k}", name if single else f"{name}.0"
-            )
+            tensors |= source.pair(f"{ours}.{block}.branches.{k}", name if single else f"{name}.0")
         for layer in (1, 3):
             tensors |= source.pair(
                 f"{ours}.{block}.mlp.{layer}", f"{theirs}.{block}.channel_conv.{layer}"
@@ -280,6 +294,8 @@ def _axes(value: Any) -> tuple[int, int, int]:
 
 
 def _flat(value: Any) -> list[Any]:
-    return [v for entry in value for v in _flat(entry)] if isinstance(value, (list, tuple)) else [
-        value
-    ]
+    return (
+        [v for entry in value for v in _flat(entry)]
+        if isinstance(value, (list, tuple))
+        else [value]
+    )

@@ -157,14 +157,14 @@ class PairedWindowAttention(nn.Module):
             (self.key_channels, self.key_channels, self.value_channels), dim=-1
         )
         # (L, L, H) -> (H, M·L, M·L): the same bias for every pair of modalities
-        bias = self.position_table[self.position_index].permute(2, 0, 1)
+        bias = self.position_table[self.get_buffer("position_index")].permute(2, 0, 1)
         bias = bias.repeat(1, self.num_modalities, self.num_modalities)
         scores = (query * self.key_channels**-0.5) @ key.transpose(-2, -1) + bias
         attended = self.attention_dropout(scores.softmax(dim=-1)) @ value
-        return attended.unflatten(0, tokens.shape[:2])
+        return attended.unflatten(0, tokens.shape[:2])  # type: ignore[no-any-return]
 
     def _scatter(self, tokens: Tensor, scale: int, grid: torch.Size) -> Tensor:
-        """(B, windows, H, M·L, c) -> (B, Z, Y, X, M, H·c), each window spread over its positions."""
+        """(B, windows, H, M·L, c) -> (B, Z, Y, X, M, H·c), a window spread over its positions."""
         (bz, by, bx), small = self.scales[scale]
         tokens = tokens.unflatten(3, (self.num_modalities, -1))
         if math.prod(small) > 1:
@@ -293,4 +293,3 @@ def upsampling(tokens: Axes, window: Axes) -> Tensor:
             axis = F.interpolate(identity, size=extent, mode="linear", align_corners=True)[0].T
         matrix = torch.kron(matrix, axis.contiguous())
     return matrix
-

@@ -73,7 +73,7 @@ def preprocess(dataset: str, *, workspace: Workspace, num_workers: int = 1) -> P
     _raw_folder(workspace, name)
     plans = read_plans(workspace, name)
     configuration = plans["configurations"][CONFIGURATION]
-    folder = workspace.preprocessed / name / configuration["data_identifier"]
+    folder = workspace.preprocessed / name / str(configuration["data_identifier"])
     mark = {**configuration, "transpose_forward": plans["transpose_forward"]}
     if read_mark(folder) == mark:
         return folder

@@ -12,9 +12,9 @@ from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.label_handling.label_handling import get_labelmanager_class_from_plans
 
 from veloxseg.atomic import atomic_path
-from veloxseg.errors import DatasetError
+from veloxseg.errors import DatasetError, PlanError
 from veloxseg.network.plans import NETWORK_CLASS_NAME
-from veloxseg.planning.plan import DEFAULT_MEMORY_GB, PLANS_NAME
+from veloxseg.planning.plan import CONFIGURATION, DEFAULT_MEMORY_GB, PLANS_NAME
 from veloxseg.planning.rules import MemoryTarget, modality_groups, plan_network
 from veloxseg.planning.structures import smallest_structure_mm
 
@@ -115,7 +115,16 @@ class VeloxSegPlanner(ExperimentPlanner):  # type: ignore[misc]
         }
 
     def save_plans(self, plans: dict[str, Any]) -> None:
-        """Write the plans file, whole or not at all, with our configuration alone."""
+        """Write the plans file, whole or not at all, with our configuration alone.
+
+        Raises:
+            PlanError: nnU-Net found the dataset two-dimensional.
+        """
+        if CONFIGURATION not in plans["configurations"]:
+            raise PlanError(
+                f"{self.dataset_name}: its median case has a single slice. VeloxSeg needs 3-D "
+                "volumes; use nnU-Net's 2d configuration for single slices."
+            )
         del plans["configurations"]["2d"]
         super().save_plans(plans)
         path = Path(str(nnUNet_preprocessed)) / self.dataset_name / f"{self.plans_identifier}.json"

@@ -6,8 +6,9 @@ The rules, in order:
    until it has at most ``voxels`` of the memory target.
 2. Stem stride: per axis the largest of 4, 2, 1 that leaves the smallest structures
    ``MIN_STEM_CELLS`` cells across and no cell longer than 1.5 times its shortest side (a stride of
-   1 excepted); where the first grid then has more positions than the target
-   allows, it doubles on the axes whose cells are smallest in mm.
+   1 excepted). Where the first grid then has more positions than the target
+   allows, the strides grow as far as the structures stay visible, then together on the fine axes,
+   and what is still too much is cut off the view.
 3. Stages: an axis halves while its positions are not coarser than twice the finest axis and the
    coarser grid keeps two of them; up to four stages, until no axis halves. A last stage for whose
    sake the patch would be padded by more than ``MAX_PADDING`` is left out (three always stay).
@@ -21,7 +22,8 @@ not computed from it.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from veloxseg.errors import PlanError
@@ -31,6 +33,7 @@ MIN_STEM_CELLS = 4
 MAX_STAGES = 4
 MAX_PADDING = 1.25
 _STEMS = (1, 2, 4)
+_MIN_VIEW = 8
 _BASE_CHANNELS = 16
 _GROUP_WIDTHS = (4, 8, 8, 16)
 _EXPANSION = (3, 3, 2, 2)
@@ -90,11 +93,12 @@ def plan_network(
     shape = [max(1, round(extent)) for extent in median_shape]
     if len(shape) != 3 or min(shape) < 2:
         raise PlanError(
-            f"The median case has the shape {tuple(shape)} (z, y, x). VeloxSeg needs 3-D volumes of "
-            "at least two voxels an axis; use nnU-Net's 2d configuration for single slices."
+            f"The median case has the shape {tuple(shape)} (z, y, x). VeloxSeg needs 3-D volumes "
+            "of at least two voxels an axis; use nnU-Net's 2d configuration for single slices."
         )
-    view = field_of_view(shape, spacing_zyx, max_voxels=target.voxels)
+    view = field_of_view(shape, spacing_zyx, lambda view: math.prod(view) <= target.voxels)
     stem = stem_stride(view, structure_zyx, spacing_zyx, max_positions=target.positions)
+    view = field_of_view(view, spacing_zyx, lambda view: positions(view, stem) <= target.positions)
     position_mm = [mm * s for mm, s in zip(spacing_zyx, stem, strict=True)]
     strides = stage_strides(divide(view, stem), position_mm)
     patch = whole_patch(view, stem, strides, max_voxels=target.voxels)
@@ -131,13 +135,15 @@ def plan_network(
     )
 
 
-def field_of_view(shape: Sequence[int], spacing_zyx: Sequence[float], *, max_voxels: int) -> Axes:
-    """The median shape, cut along its longest physical axis until it has at most ``max_voxels``."""
+def field_of_view(
+    shape: Sequence[int], spacing_zyx: Sequence[float], fits: Callable[[Axes], bool]
+) -> Axes:
+    """The shape, cut along its longest physical axis until it fits; eight voxels always stay."""
     view = [int(extent) for extent in shape]
-    while math.prod(view) > max_voxels:
-        lengths = [v * s if v > 8 else 0.0 for v, s in zip(view, spacing_zyx, strict=True)]
+    while not fits(_axes(view)) and max(view) > _MIN_VIEW:
+        lengths = [v * s if v > _MIN_VIEW else 0.0 for v, s in zip(view, spacing_zyx, strict=True)]
         axis = lengths.index(max(lengths))
-        view[axis] -= max(1, view[axis] // 32)
+        view[axis] = max(_MIN_VIEW, view[axis] - max(1, view[axis] // 32))
     return _axes(view)
 
 
@@ -149,26 +155,32 @@ def stem_stride(
     max_positions: int,
 ) -> Axes:
     """The largest stride that keeps small structures visible and the first grid affordable."""
-    stem = [
+    visible = [
         max(s for s in _STEMS if s == 1 or (s * MIN_STEM_CELLS <= e and 4 * s <= v))
         for e, v in zip(structure_zyx, view, strict=True)
     ]
-    finest = min(s * mm for s, mm in zip(stem, spacing_zyx, strict=True))
+    finest = min(s * mm for s, mm in zip(visible, spacing_zyx, strict=True))
     stem = [
         max(c for c in _STEMS if c == 1 or (c <= s and c * mm <= 1.5 * finest))
-        for s, mm in zip(stem, spacing_zyx, strict=True)
+        for s, mm in zip(visible, spacing_zyx, strict=True)
     ]
-    while math.prod(v / s for v, s in zip(view, stem, strict=True)) > max_positions:
-        sizes = [
-            s * mm if s < max(_STEMS) and 4 * s < v else math.inf
-            for s, mm, v in zip(stem, spacing_zyx, view, strict=True)
-        ]
-        if math.isinf(min(sizes)):
-            break
-        stem = [
-            2 * s if size <= 1.5 * min(sizes) else s for s, size in zip(stem, sizes, strict=True)
-        ]
+    while positions(view, stem) > max_positions:
+        sizes = [s * mm for s, mm in zip(stem, spacing_zyx, strict=True)]
+        grows = [s < most for s, most in zip(stem, visible, strict=True)]
+        if not any(grows):  # nothing is left but to give up small structures, on all fine axes
+            grows = [size <= 1.5 * min(sizes) for size in sizes]
+            if any(
+                g and (s == max(_STEMS) or 4 * s >= v)
+                for g, s, v in zip(grows, stem, view, strict=True)
+            ):
+                break
+        stem = [2 * s if grow else s for s, grow in zip(stem, grows, strict=True)]
     return _axes(stem)
+
+
+def positions(view: Sequence[int], stem: Sequence[int]) -> float:
+    """Positions of the first grid, not rounded."""
+    return math.prod(v / s for v, s in zip(view, stem, strict=True))
 
 
 def stage_strides(grid: Axes, position_mm: Sequence[float]) -> tuple[Axes, ...]:
@@ -177,7 +189,9 @@ def stage_strides(grid: Axes, position_mm: Sequence[float]) -> tuple[Axes, ...]:
     strides: list[Axes] = []
     while len(strides) < MAX_STAGES - 1:
         finest = min(mm for mm, e in zip(size, extent, strict=True) if e >= 4 or e == max(extent))
-        stride = [2 if e >= 4 and mm < 2 * finest else 1 for e, mm in zip(extent, size, strict=True)]
+        stride = [
+            2 if e >= 4 and mm < 2 * finest else 1 for e, mm in zip(extent, size, strict=True)
+        ]
         if max(stride) == 1:
             break
         strides.append(_axes(stride))
@@ -186,9 +200,7 @@ def stage_strides(grid: Axes, position_mm: Sequence[float]) -> tuple[Axes, ...]:
     return tuple(strides) or ((1, 1, 1),)
 
 
-def whole_patch(
-    view: Axes, stem: Axes, strides: Iterable[Axes], *, max_voxels: int
-) -> Axes:
+def whole_patch(view: Axes, stem: Axes, strides: Iterable[Axes], *, max_voxels: int) -> Axes:
     """Round the field of view to whole cells of the deepest grid, small enough for one window."""
     cell = list(stem)
     for stride in strides:
@@ -231,12 +243,10 @@ def modality_groups(channel_names: Sequence[str]) -> tuple[int, ...]:
 
 
 def _kind(name: str) -> str:
-    word = name.strip().lower()
-    if word == "ct" or word.startswith("ct"):
+    word = re.split(r"[^a-z]", name.strip().lower(), maxsplit=1)[0]
+    if word == "ct":
         return "ct"
-    if any(word.startswith(prefix) for prefix in ("pet", "pt", "suv", "fdg")):
-        return "pet"
-    return "other"
+    return "pet" if word in {"pet", "pt", "suv", "fdg"} else "other"
 
 
 def _tileable(extent: int) -> int:

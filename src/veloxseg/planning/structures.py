@@ -24,8 +24,12 @@ def component_extents_mm(
         (components, 3): bounding boxes in mm, (Z, Y, X). Specks of one voxel are left out.
     """
     extents = []
+    boxes = ndimage.find_objects(label)
     for value in values:
-        components, _ = ndimage.label(label == value, structure=np.ones((3, 3, 3)))
+        if value > len(boxes) or boxes[value - 1] is None:
+            continue
+        cropped = label[boxes[value - 1]] == value
+        components, _ = ndimage.label(cropped, structure=np.ones((3, 3, 3)))
         for box in ndimage.find_objects(components):
             voxels = [axis.stop - axis.start for axis in box]
             if max(voxels) > 1:

@@ -121,7 +121,9 @@ def _set_workers(settings: TrainingSettings, device: Any) -> None:
 
 
 def _check_preprocessed(workspace: Workspace, name: str, plans: dict[str, Any]) -> None:
-    folder = workspace.preprocessed / name / plans["configurations"][CONFIGURATION]["data_identifier"]
+    folder = (
+        workspace.preprocessed / name / plans["configurations"][CONFIGURATION]["data_identifier"]
+    )
     if not folder.is_dir() or not any(folder.glob("*.pkl")):
         raise DatasetError(f"{folder}: no preprocessed cases. First: veloxseg preprocess {name}")
     mark = read_mark(folder)
@@ -207,12 +209,12 @@ def _forget_final(folder: Path) -> None:
 
 
 def _train_on_gpus(settings: TrainingSettings, name: str) -> None:
-    import torch.multiprocessing as mp
     from nnunetv2.run.run_training import find_free_network_port
+    from torch.multiprocessing.spawn import spawn
 
     os.environ["MASTER_ADDR"] = "localhost"
     os.environ.setdefault("MASTER_PORT", str(find_free_network_port()))
-    mp.spawn(_train_rank, args=(settings, name), nprocs=settings.num_gpus)  # type: ignore[no-untyped-call]
+    spawn(_train_rank, args=(settings, name), nprocs=settings.num_gpus)
 
 
 def _train_rank(rank: int, settings: TrainingSettings, name: str) -> None:

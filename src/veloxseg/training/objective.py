@@ -96,9 +96,7 @@ class Objective(nn.Module):
             reconstruction = self.reconstruction(output.reconstruction, image)
             sdkt = self.sdkt(output.student_gram, output.teacher_grams)
             total = (
-                segmentation
-                + self.reconstruction_weight * reconstruction
-                + self.sdkt_weight * sdkt
+                segmentation + self.reconstruction_weight * reconstruction + self.sdkt_weight * sdkt
             )
         return ObjectiveTerms(total, segmentation, reconstruction, sdkt)
 

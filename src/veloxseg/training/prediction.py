@@ -72,6 +72,7 @@ def predict(
         return [case.output for case in cases]
     with printing_to_log():
         predictor = _load(trained, choose_device(device), mirroring=mirroring, overlap=overlap)
+        writer = predictor.plans_manager.image_reader_writer_class
         for number, case in enumerate(waiting):
 
             def report(fraction: float, number: int = number) -> None:
@@ -80,7 +81,7 @@ def predict(
 
             report(0)
             _check_voxels(case)
-            _write(case.output, *_segment(predictor, case, report), predictor)
+            write_mask(case.output, *_segment(predictor, case, report), writer)
             report(1)
     if not any(case.output == output for case in cases):  # as nnU-Net leaves it for its own tools
         write_json(output / "dataset.json", trained.description.to_json())
@@ -179,13 +180,20 @@ def _logits(
     return total / num_folds
 
 
-def _write(
-    path: Path, mask: Any, properties: dict[str, Any], predictor: _CountingPredictor
-) -> None:
+def write_mask(path: Path, mask: Any, properties: dict[str, Any], writer: Any) -> None:
+    """Write a mask by nnU-Net's writer, whole or not at all.
+
+    Args:
+        path: The mask's file.
+        mask: What ``writer`` takes: labels on the grid that its reader read.
+        properties: Its reader's notes on the grid.
+        writer: A class of nnU-Net's image readers and writers.
+
+    Raises:
+        OSError: the mask cannot be written.
+    """
     with atomic_path(path) as temporary:
-        predictor.plans_manager.image_reader_writer_class().write_seg(
-            mask, str(temporary), properties
-        )
+        writer().write_seg(mask, str(temporary), properties)
         try:
             read_volume(temporary)  # ITK reports no error when the disk fills up
         except ImageReadError as error:

@@ -23,6 +23,8 @@ from veloxseg.training.observer import Observer, SilentObserver
 from veloxseg.training.record import check_same_plan
 from veloxseg.training.schedule import PEAK_LEARNING_RATE, Budget, WarmupCosine
 
+_MAX_BAD_STEPS = 20
+
 
 class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
     """Trains the network of a VeloxSeg plan; folds, augmentation, DDP and validation are nnU-Net's.
@@ -55,6 +57,7 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
         self.budget: Budget | None = None
         self.observer: Observer = SilentObserver()
         self.quiet = False
+        self._bad_steps = 0
         self._curve_drawn = -math.inf
         self.logger.plot_progress_png = self._draw_curve  # nnU-Net's takes seconds every epoch
 
@@ -102,7 +105,7 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
         """One step on nnU-Net's batch: forward, objective, backward, clipped AdamW.
 
         Raises:
-            VeloxSegError: the loss is not finite.
+            VeloxSegError: the loss was not finite for many steps in a row.
         """
         image = batch["data"].to(self.device, non_blocking=True)
         targets = [target.to(self.device, non_blocking=True) for target in batch["target"]]
@@ -110,11 +113,9 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
         with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
             loss = self.loss(self.network(image), targets, image).total
         value = loss.detach().cpu().numpy()
-        if not np.isfinite(value):
-            raise VeloxSegError(
-                f"{self.output_folder}: the loss is {value} in epoch {self.current_epoch}. Look for "
-                "NaN or huge intensities with: veloxseg check. The last checkpoint is kept."
-            )
+        self._count_bad_steps(value)
+        if not np.isfinite(value) and not self.is_ddp:
+            return {"loss": value}  # the weights stay as they are
         if self.grad_scaler is not None:
             self.grad_scaler.scale(loss).backward()
             self.grad_scaler.unscale_(self.optimizer)
@@ -126,6 +127,15 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
             self.optimizer.step()
         return {"loss": value}
+
+    def _count_bad_steps(self, loss: float) -> None:
+        self._bad_steps = 0 if np.isfinite(loss) else self._bad_steps + 1
+        if self._bad_steps >= _MAX_BAD_STEPS:
+            raise VeloxSegError(
+                f"{self.output_folder}: the loss was {loss} for {_MAX_BAD_STEPS} steps up to epoch "
+                f"{self.current_epoch}. Look for NaN or huge intensities with: veloxseg check, or "
+                "lower --learning-rate. The last checkpoint is kept."
+            )
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's step, on the segmentation alone: the teachers do not run."""
@@ -183,11 +193,11 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
         if self.budget is not None:
             return self.budget.fraction
         epochs = self.current_epoch + steps_of_epoch / self.num_iterations_per_epoch
-        return epochs / self.num_epochs
+        return float(epochs / self.num_epochs)
 
     def _epoch_is_over(self, steps: int, seconds: float) -> bool:
         if self.budget is None:
-            return steps >= self.num_iterations_per_epoch
+            return bool(steps >= self.num_iterations_per_epoch)
         return steps > 0 and (seconds >= self.budget.epoch_seconds or self.budget.fraction >= 1)
 
     def _agreed(self, decision: bool) -> bool:
@@ -220,7 +230,13 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
             "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
         }
         with atomic_path(Path(filename)) as temporary:
-            torch.save(checkpoint, temporary)
+            try:
+                torch.save(checkpoint, temporary)
+            except RuntimeError as error:  # what PyTorch makes of a full disk
+                raise OSError(
+                    f"{filename}: the checkpoint could not be written ({error}). "
+                    "Check the space left on the disk; the last checkpoint is kept."
+                ) from error
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
         """Go on from a checkpoint of this trainer.
@@ -291,10 +307,12 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
     def _replaced(self, **attributes: Any) -> Iterator[None]:
         before = {name: getattr(self, name) for name in attributes}
         try:
-            vars(self).update(attributes)
+            for name, value in attributes.items():
+                setattr(self, name, value)
             yield
         finally:
-            vars(self).update(before)
+            for name, value in before.items():
+                setattr(self, name, value)
 
     def _draw_curve(self, folder: str) -> None:
         """Draw ``progress.png`` in place of nnU-Net's, at most twice a minute."""
