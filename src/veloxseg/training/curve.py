@@ -1,5 +1,6 @@
 """The course of a training run as a picture."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -65,6 +66,7 @@ def draw_training_curve(history: TrainingHistory, output: Path) -> Path:
     losses.plot(epochs, history.train_loss, color=_TRAIN, marker=mark, label="training")
     losses.plot(epochs, history.validation_loss, color=_VALIDATION, marker=mark, label="validation")
     losses.set_ylabel("loss")
+    losses.set_ylim(top=_highest_of_interest(history))
     losses.legend(frameon=False)
     losses.spines["right"].set_visible(False)
     scores.plot(epochs, history.validation_dice, color=_VALIDATION, marker=mark)
@@ -82,6 +84,16 @@ def draw_training_curve(history: TrainingHistory, output: Path) -> Path:
     with atomic_path(output) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
     return output
+
+
+def _highest_of_interest(history: TrainingHistory) -> float | None:
+    """The highest loss after the first tenth of the epochs: the start would flatten the rest."""
+    start = history.num_epochs // 10
+    losses = [*history.train_loss[start:], *history.validation_loss[start:]]
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    if start == 0 or not finite:
+        return None
+    return max(finite) + 0.1 * (max(finite) - min(finite)) + 1e-6
 
 
 def _plain(axes: "Axes") -> None:

@@ -168,6 +168,7 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
 
     def _run_epoch(self) -> None:
         self.on_epoch_start()
+        self.lr_scheduler.advance(self._fraction())
         self.on_train_epoch_start()
         steps: list[dict[str, Any]] = []
         started = monotonic()
