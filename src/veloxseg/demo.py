@@ -19,7 +19,8 @@ from veloxseg.errors import VeloxSegError
 from veloxseg.evaluation.overlay import OverlayCase, draw_overlay
 from veloxseg.evaluation.summary import Summary, evaluate_folder
 from veloxseg.evaluation.table import format_summary
-from veloxseg.planning.plan import DEFAULT_MEMORY_GB, plan, preprocess
+from veloxseg.planning.plan import plan, preprocess
+from veloxseg.planning.rules import DEFAULT_MEMORY_GB
 from veloxseg.training.launch import TrainingSettings
 from veloxseg.training.pipeline import finish_training, is_planned
 from veloxseg.training.schedule import PEAK_LEARNING_RATE

@@ -48,7 +48,7 @@ def plan(
     """Plan a network that fits the dataset."""
     require_training()
     from veloxseg.commands.tables import plan_table
-    from veloxseg.planning.plan import CONFIGURATION, read_plans
+    from veloxseg.planning.files import CONFIGURATION, read_plans
     from veloxseg.planning.plan import plan as make_plan
 
     workspace = Workspace.resolve(root)
@@ -193,7 +193,7 @@ def _count_parameters(workspace: Workspace, name: str) -> int:
 
     from veloxseg.datasets.description import read_description
     from veloxseg.network.size import count_parameters
-    from veloxseg.planning.plan import CONFIGURATION, read_plans
+    from veloxseg.planning.files import CONFIGURATION, read_plans
 
     plans = read_plans(workspace, name)
     description = read_description(workspace.raw / name).to_json()

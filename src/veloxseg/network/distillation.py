@@ -35,7 +35,7 @@ class Teacher(nn.Module):
 
     Its inputs are r_i = IN(conv1×1×1([a_i, e_i])), a_i of that modality alone.
 
-    Source: VeloxSeg (ICLR 2026), spatially decoupled knowledge transfer (SDKT).
+    Source: VeloxSeg (ICLR 2026), the teachers of its Gram-matrix knowledge transfer (SDKT).
 
     Shape:
         features -> (finest features (B, C_0, Z_0, Y_0, X_0), reconstruction (B, in, *patch_size))

@@ -1,19 +1,15 @@
 """The planning stages as functions: fingerprint and plan, then preprocessing, by nnU-Net's code."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from veloxseg.atomic import write_json
 from veloxseg.datasets.cases import find_cases
 from veloxseg.datasets.description import read_description
 from veloxseg.datasets.workspace import Workspace, parse_dataset_name
-from veloxseg.errors import DatasetError, PlanError
+from veloxseg.errors import DatasetError
+from veloxseg.planning.files import CONFIGURATION, PLANS_NAME, mark_file, read_mark, read_plans
+from veloxseg.planning.rules import DEFAULT_MEMORY_GB
 from veloxseg.quiet import printing_to_log
-
-CONFIGURATION = "3d_fullres"
-PLANS_NAME = "VeloxSegPlans"
-DEFAULT_MEMORY_GB = 4.0
 
 
 def plan(
@@ -77,7 +73,7 @@ def preprocess(dataset: str, *, workspace: Workspace, num_workers: int = 1) -> P
     mark = {**configuration, "transpose_forward": plans["transpose_forward"]}
     if read_mark(folder) == mark:
         return folder
-    _mark_file(folder).unlink(missing_ok=True)
+    mark_file(folder).unlink(missing_ok=True)
 
     from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
 
@@ -88,35 +84,8 @@ def preprocess(dataset: str, *, workspace: Workspace, num_workers: int = 1) -> P
             configurations=[CONFIGURATION],
             num_processes=[num_workers],
         )
-    write_json(_mark_file(folder), mark)
+    write_json(mark_file(folder), mark)
     return folder
-
-
-def read_plans(workspace: Workspace, name: str) -> dict[str, Any]:
-    """The VeloxSeg plan of a dataset.
-
-    Raises:
-        PlanError: there is none, or it cannot be read.
-    """
-    file = workspace.preprocessed / name / f"{PLANS_NAME}.json"
-    try:
-        plans: dict[str, Any] = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise PlanError(f"{file}: no plan. Make one first: veloxseg plan {name}") from None
-    except ValueError as error:
-        raise PlanError(f"{file}: not a JSON file ({error}). Plan again: veloxseg plan.") from error
-    return plans
-
-
-def read_mark(folder: Path) -> dict[str, Any] | None:
-    """What a folder of preprocessed cases was made by; None while it is not whole."""
-    file = _mark_file(folder)
-    return json.loads(file.read_text()) if file.is_file() and folder.is_dir() else None
-
-
-def _mark_file(folder: Path) -> Path:
-    """Beside the folder: nnU-Net allows nothing but cases in it."""
-    return folder.with_name(f"{folder.name}.made_by.json")
 
 
 def _raw_folder(workspace: Workspace, name: str) -> Path:

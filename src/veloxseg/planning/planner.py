@@ -14,8 +14,8 @@ from nnunetv2.utilities.label_handling.label_handling import get_labelmanager_cl
 from veloxseg.atomic import atomic_path
 from veloxseg.errors import DatasetError, PlanError
 from veloxseg.network.plans import NETWORK_CLASS_NAME
-from veloxseg.planning.plan import CONFIGURATION, DEFAULT_MEMORY_GB, PLANS_NAME
-from veloxseg.planning.rules import MemoryTarget, modality_groups, plan_network
+from veloxseg.planning.files import CONFIGURATION, PLANS_NAME
+from veloxseg.planning.rules import DEFAULT_MEMORY_GB, MemoryTarget, modality_groups, plan_network
 from veloxseg.planning.structures import smallest_structure_mm
 
 

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from veloxseg.errors import PlanError
 from veloxseg.network.config import Axes, NetworkConfig, divide
 
+DEFAULT_MEMORY_GB = 4.0
 MIN_STEM_CELLS = 4
 MAX_STAGES = 4
 MAX_PADDING = 1.25

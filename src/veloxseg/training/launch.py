@@ -14,7 +14,7 @@ from rich.console import Console
 
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import DatasetError, PlanError, VeloxSegError
-from veloxseg.planning.plan import CONFIGURATION, PLANS_NAME, read_mark, read_plans
+from veloxseg.planning.files import CONFIGURATION, PLANS_NAME, read_mark, read_plans
 from veloxseg.quiet import printing_to_log
 from veloxseg.training.schedule import PEAK_LEARNING_RATE
 

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from veloxseg.datasets.check import check_dataset
 from veloxseg.datasets.workspace import Workspace
-from veloxseg.planning.plan import PLANS_NAME, plan, preprocess, read_plans
+from veloxseg.planning.files import PLANS_NAME, read_plans
+from veloxseg.planning.plan import plan, preprocess
 from veloxseg.training.launch import TrainingSettings, fold_folder, train
 from veloxseg.training.record import check_same_plan
 from veloxseg.training.runs import FINAL
