@@ -111,13 +111,18 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the figures as JSON too.")
     ] = None,
+    subset: Annotated[
+        bool, typer.Option("--subset", help="References without a prediction are passed over.")
+    ] = False,
 ) -> None:
     """Compare masks with references of the same name: Dice, HD95, volumes."""
     from veloxseg.evaluation.summary import evaluate_folder
     from veloxseg.evaluation.table import format_summary
 
     with case_bar("Evaluating") as progress:
-        summary = evaluate_folder(prediction, reference, output=output, progress=progress)
+        summary = evaluate_folder(
+            prediction, reference, subset=subset, output=output, progress=progress
+        )
     console = results_console()
     console.print(format_summary(summary))
     if output is not None:

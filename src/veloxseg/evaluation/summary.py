@@ -165,7 +165,7 @@ def _pair(prediction: Path, reference: Path, ending: str, *, subset: bool) -> di
     if not subset and (missing := sorted(referred - predicted)):
         raise DatasetError(
             f"{prediction}: no prediction for {_listed(missing, ending)} of {reference}. "
-            "Predict them too, or ask for the subset that is there."
+            "Predict them too, or pass over them: --subset."
         )
     return {file.removesuffix(ending): file for file in sorted(predicted)}
 

@@ -165,7 +165,7 @@ def _train_in_process(
         if settings.minutes is not None:
             trainer.budget = Budget(seconds=60 * settings.minutes)
         if console:
-            trainer.observer = ProgressObserver(console, title=f"{name} fold {settings.fold}")
+            trainer.observer = ProgressObserver(console, title=f"fold {settings.fold}")
         folder = Path(trainer.output_folder)
         finished = (folder / "checkpoint_final.pth").is_file() and settings.resume
         if settings.resume:

@@ -4,7 +4,7 @@ from types import TracebackType
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 class Observer(Protocol):
@@ -48,10 +48,8 @@ class ProgressObserver:
     def __init__(self, console: Console, *, title: str) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("loss {task.fields[loss]} · Dice {task.fields[dice]}"),
             console=console,
