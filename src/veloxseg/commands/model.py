@@ -77,11 +77,17 @@ def train(
     minutes: Annotated[
         float | None, typer.Option(help="Fit the whole schedule into this wall-clock time.")
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Epochs of 250 steps, without --minutes.")] = 300,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Epochs of 250 steps, without --minutes.", min=1, show_default="300"),
+    ] = None,
     learning_rate: Annotated[
-        float, typer.Option(help="Peak of the schedule.")
-    ] = PEAK_LEARNING_RATE,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
+        float | None,
+        typer.Option(help="Peak of the schedule.", show_default=f"{PEAK_LEARNING_RATE:g}"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint, as begun.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Train anew what has been trained.")
     ] = False,

@@ -4,9 +4,9 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,9 +30,9 @@ class TrainingSettings:
         dataset: Full name of a planned and preprocessed dataset.
         fold: Number of a fold, or "all" for training on every case.
         minutes: Wall-clock budget that the whole schedule fills; None trains ``epochs``.
-        epochs: Epochs of 250 steps, when there is no budget.
-        learning_rate: Peak of the schedule.
-        resume: Go on from the fold's last checkpoint.
+        epochs: Epochs of 250 steps, when there is no budget; None is 300.
+        learning_rate: Peak of the schedule; None is that of our plans.
+        resume: Go on from the fold's last checkpoint. What is None is as the run recorded it.
         overwrite: Train anew where the fold has been trained.
         device: Where to train; "auto" takes a GPU if there is one.
         num_gpus: Processes of distributed training, one a GPU.
@@ -45,8 +45,8 @@ class TrainingSettings:
     dataset: str
     fold: int | str
     minutes: float | None = None
-    epochs: int = 300
-    learning_rate: float = PEAK_LEARNING_RATE
+    epochs: int | None = None
+    learning_rate: float | None = None
     resume: bool = False
     overwrite: bool = False
     device: Device = "auto"
@@ -57,7 +57,8 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         if self.minutes is not None and self.minutes <= 0:
             raise VeloxSegError(f"--minutes is {self.minutes}: expected a positive number.")
-        if self.epochs < 1 or self.num_gpus < 1 or (self.num_workers or 0) < 0:
+        counts = (self.epochs, self.num_gpus)
+        if any(c is not None and c < 1 for c in counts) or (self.num_workers or 0) < 0:
             raise VeloxSegError(
                 f"Expected at least one epoch and GPU and no negative number of workers; got "
                 f"{self.epochs} epochs, {self.num_gpus} GPUs, {self.num_workers} workers."
@@ -82,6 +83,7 @@ def train(settings: TrainingSettings, *, workspace: Workspace, console: Console)
         KeyboardInterrupt: stopped; the checkpoint is written, ``resume`` goes on.
     """
     from veloxseg.training.device import choose_device
+    from veloxseg.training.record import read_record
 
     workspace.export()
     name = workspace.dataset_name(settings.dataset)
@@ -89,6 +91,8 @@ def train(settings: TrainingSettings, *, workspace: Workspace, console: Console)
     _check_preprocessed(workspace, name, plans)
     folder = fold_folder(workspace, name, settings.fold)
     _check_fold(folder, settings, plans)
+    if settings.resume:
+        settings = _as_recorded(settings, read_record(folder))
     device = choose_device(settings.device, num_gpus=settings.num_gpus)
     _set_workers(settings, device)
     if settings.num_gpus > 1:
@@ -107,6 +111,15 @@ def run_folder(workspace: Workspace, name: str) -> Path:
 def fold_folder(workspace: Workspace, name: str, fold: int | str) -> Path:
     """The results folder of one fold."""
     return run_folder(workspace, name) / f"fold_{fold}"
+
+
+def _as_recorded(settings: TrainingSettings, record: Mapping[str, Any]) -> TrainingSettings:
+    """What a resumed run is not told, it takes from its record."""
+    if settings.learning_rate is None:
+        settings = replace(settings, learning_rate=record.get("learning_rate"))
+    if settings.minutes or settings.epochs:
+        return settings
+    return replace(settings, minutes=record.get("minutes"), epochs=record.get("epochs"))
 
 
 def _set_workers(settings: TrainingSettings, device: Any) -> None:
@@ -159,8 +172,8 @@ def _train_in_process(
     _seed(settings.seed)
     with printing_to_log() if console else nullcontext():
         trainer = _make_trainer(settings, name, device)
-        trainer.initial_lr = settings.learning_rate
-        trainer.num_epochs = settings.epochs
+        trainer.initial_lr = settings.learning_rate or PEAK_LEARNING_RATE
+        trainer.num_epochs = settings.epochs or trainer.num_epochs
         trainer.quiet = console is not None
         if settings.minutes is not None:
             trainer.budget = Budget(seconds=60 * settings.minutes)
@@ -172,8 +185,9 @@ def _train_in_process(
             trainer.load_checkpoint(str(_last_checkpoint(folder)))
         if not finished:
             if trainer.local_rank == 0:
+                if not settings.resume:
+                    _forget(folder)
                 write_record(folder, plans=trainer.plans_manager.plans, **asdict(settings))
-            _forget_final(folder)
             trainer.run_training()
         if console:
             console.print(f"Trained: {folder / 'checkpoint_final.pth'}")
@@ -203,9 +217,10 @@ def _last_checkpoint(folder: Path) -> Path:
     return next(folder / name for name in names if (folder / name).is_file())
 
 
-def _forget_final(folder: Path) -> None:
-    """Remove the final checkpoint of a training that is done again."""
-    (folder / "checkpoint_final.pth").unlink(missing_ok=True)
+def _forget(folder: Path) -> None:
+    """Remove what an earlier training left, so that nothing of it passes for the new one's."""
+    for left in (*folder.glob("checkpoint_*.pth"), folder / "validation" / "summary.json"):
+        left.unlink(missing_ok=True)
 
 
 def _train_on_gpus(settings: TrainingSettings, name: str) -> None:

@@ -41,6 +41,13 @@ def check_same_plan(run: Path, plans: Mapping[str, Any]) -> None:
         )
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """What ``write_record`` left; nothing where a run has no record, as nnU-Net's own have none."""
+    file = folder / "run.json"
+    record: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    return record
+
+
 def write_record(folder: Path, *, plans: Mapping[str, Any], **settings: Any) -> None:
     """Write ``run.json``: settings, versions, plan hash, command and machine."""
     write_json(
