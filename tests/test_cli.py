@@ -1,5 +1,6 @@
 import errno
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,9 +29,9 @@ assert not found, found
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Two cases of one channel and a label on one grid."""
+    """Five cases of one channel and a label on one grid."""
     folder = tmp_path / "source"
-    for index in range(2):
+    for index in range(5):
         image = np.random.default_rng(index).normal(size=(6, 7, 8)).astype(np.float32)
         mask = (image > 1).astype(np.uint8)
         for name, data in (("MR", image), ("tumour", mask)):
@@ -74,8 +75,14 @@ def test_convert_folder_writes_a_dataset_that_check_finds_nothing_wrong_with(
     assert description["labels"] == {"background": 0, "tumour": 1}
     assert description["channel_names"] == {"0": "MR"}
     report = tmp_path / "report.json"
-    assert "2 cases, 0 errors" in _run("check", "100", "--root", root, "-o", report)
+    assert "5 cases, 0 errors" in _run("check", "100", "--root", root, "-o", report)
     assert json.loads(report.read_text())["problems"] == []
+
+
+def test_a_dataset_is_found_by_the_short_name_that_convert_takes(source: Path, root: Path) -> None:
+    words = _convert_words(source, root)
+    _run(*["100_Tiny" if word == "Dataset100_Tiny" else word for word in words])
+    assert "0 errors" in _run("check", "100_Tiny", "--root", root)
 
 
 def test_check_lists_errors_and_exits_with_2(dataset: Path, root: Path) -> None:
@@ -122,7 +129,7 @@ def test_a_channel_without_name_or_pattern_is_refused(
     assert "NAME=PATTERN" in output
 
 
-@pytest.mark.parametrize("labels", ["tumour", "tumour=one", "=1", "a=1,a=2"])
+@pytest.mark.parametrize("labels", ["tumour", "tumour=one", "=1", "a=1,a=2", "a=1,b=1"])
 def test_labels_without_name_or_value_are_refused(labels: str, source: Path, root: Path) -> None:
     words = [labels if word == "tumour=1" else word for word in _convert_words(source, root)]
     assert "NAME=VALUE" in _run(*words, code=2)
@@ -141,7 +148,21 @@ def test_evaluate_prints_a_table_and_writes_nnunets_keys(dataset: Path, tmp_path
     assert "1.000" in output
     summary = json.loads(figures.read_text())
     assert summary["foreground_mean"]["Dice"] == 1.0
-    assert len(summary["metric_per_case"]) == 2
+    assert len(summary["metric_per_case"]) == 5
+
+
+def test_evaluate_takes_the_labels_names_from_the_command_line(
+    dataset: Path, tmp_path: Path
+) -> None:
+    labels = tmp_path / "masks"
+    shutil.copytree(dataset / "labelsTr", labels)
+    words = ["evaluate", labels, labels, "-o", tmp_path / "summary.json"]
+    for names in (["--labels", "lesion=1,node=2"], ["--labels", "lesion=1", "--labels", "node=2"]):
+        assert "lesion" in _run(*words, *names)
+        summary = json.loads((tmp_path / "summary.json").read_text())
+        assert summary["label_names"] == {"1": "lesion", "2": "node"}
+    assert "--labels NAME=VALUE" in _run(*words, "--labels", "node=2", code=2)
+    assert "NAME=VALUE" in _run(*words, "--labels", "lesion", code=2)
 
 
 def test_an_error_keeps_square_brackets_of_a_path(root: Path) -> None:

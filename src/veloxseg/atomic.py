@@ -1,4 +1,4 @@
-"""Writing files so that a half-written one is never taken for a whole one."""
+"""Files that are whole: written so, and said not to be when they are not."""
 
 import json
 import secrets
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from veloxseg.errors import VeloxSegError
 
 
 @contextmanager
@@ -34,3 +36,18 @@ def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as indented JSON, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON that another stage, or nnU-Net, has written.
+
+    Raises:
+        VeloxSegError: the file is cut short or no JSON.
+        FileNotFoundError: there is none.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise VeloxSegError(
+            f"{path}: cut short or no JSON ({error}). Remove it and run the stage that makes it."
+        ) from error

@@ -50,7 +50,7 @@ def inspect_installation() -> Installation:
         versions={name: _version(name) for name in (*_BASE, *_TRAINING)},
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
-        num_cores=_num_cores(),
+        num_cores=num_cores(),
         num_threads=num_threads,
         devices=devices,
         folders={name: os.environ.get(name) for name in _VARIABLES},
@@ -82,7 +82,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
+    """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,9 +1,11 @@
 import json
 import shutil
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from veloxseg.datasets.check import check_dataset
 from veloxseg.errors import DatasetError
@@ -30,8 +32,8 @@ def put(path, data, spacing=SPACING, origin=(0.0, 0.0, 0.0)):
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Two sound cases of CT and PET."""
-    for name in ("tumour_001", "tumour_002"):
+    """Five sound cases of CT and PET."""
+    for name in (f"tumour_00{number}" for number in range(1, 6)):
         put(tmp_path / f"imagesTr/{name}_0000.nii.gz", noise(0))
         put(tmp_path / f"imagesTr/{name}_0001.nii.gz", noise(1))
         put(tmp_path / f"labelsTr/{name}.nii.gz", mask())
@@ -43,7 +45,7 @@ def describe(folder, **change):
     content = {
         "channel_names": {"0": "CT", "1": "PET"},
         "labels": {"background": 0, "tumour": 1},
-        "numTraining": 2,
+        "numTraining": 5,
         "file_ending": ".nii.gz",
     }
     (folder / "dataset.json").write_text(json.dumps(content | change))
@@ -60,8 +62,8 @@ def test_a_sound_dataset_has_no_problems_and_its_progress_is_reported(dataset):
     steps = []
     report = check_dataset(dataset, progress=lambda done, total: steps.append((done, total)))
     assert report.problems == []
-    assert report.num_cases == 2
-    assert steps == [(1, 2), (2, 2)]
+    assert report.num_cases == 5
+    assert steps == [(done, 5) for done in range(1, 6)]
     report.raise_for_errors()
 
 
@@ -122,7 +124,7 @@ def test_a_label_that_no_case_has_is_a_warning(dataset):
 
 def test_a_wrong_number_of_cases_is_an_error(dataset):
     describe(dataset, numTraining=3)
-    assert "numTraining is 3, but there are 2" in only_problem(dataset, "error").message
+    assert "numTraining is 3, but there are 5" in only_problem(dataset, "error").message
 
 
 @pytest.mark.parametrize("axes", [2, 4])
@@ -141,12 +143,53 @@ def test_a_truncated_file_and_a_text_file_are_errors(dataset):
     assert [problem.case for problem in report.errors] == ["tumour_001", "tumour_002"]
 
 
+def shear(path):
+    """Turn an axis by an angle that rounding might, and nnU-Net's reader refuses."""
+    image = nibabel.load(path)
+    affine = image.affine.copy()
+    affine[0, 1] += 0.02
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), affine), path)
+
+
+@pytest.mark.parametrize(
+    ("file", "part"), [("imagesTr/tumour_001_0001", "PET"), ("labelsTr/tumour_001", "label")]
+)
+def test_a_sheared_header_that_nnunet_refuses_is_an_error_with_the_remedy(dataset, file, part):
+    path = dataset / f"{file}.nii.gz"
+    shear(path)
+    read_volume(path)
+    with pytest.raises(RuntimeError, match="orthonormal"):
+        SimpleITKIO().read_images((str(path),))
+    message = only_problem(dataset, "error").message
+    assert message.startswith(f"Case tumour_001, {part}: {path}: ")
+    assert "veloxseg convert folder" in message
+
+
+def test_a_sheared_header_is_sound_where_nnunet_reads_with_nibabel(dataset):
+    for path in dataset.glob("*Tr/tumour_001*"):
+        shear(path)
+    assert len(check_dataset(dataset).errors) == 3
+    describe(dataset, overwrite_image_reader_writer="NibabelIO")
+    assert check_dataset(dataset).problems == []
+
+
+@pytest.mark.parametrize(("num_cases", "text"), [(1, "1 training case."), (4, "4 training cases.")])
+def test_fewer_cases_than_folds_are_a_warning(dataset, num_cases, text):
+    for number in range(num_cases + 1, 6):
+        for path in dataset.glob(f"*Tr/tumour_00{number}*"):
+            path.unlink()
+    describe(dataset, numTraining=num_cases)
+    message = only_problem(dataset, "warning").message
+    assert text in message
+    assert "Train fold all, or write splits_final.json" in message
+
+
 def test_missing_files_do_not_hide_the_other_cases(dataset):
     (dataset / "imagesTr/tumour_001_0001.nii.gz").unlink()
     put(dataset / "labelsTr/tumour_002.nii.gz", mask() * 3)
     report = check_dataset(dataset)
     assert [problem.case for problem in report.errors] == ["tumour_001", "tumour_002"]
-    assert report.num_cases == 1
+    assert report.num_cases == 4
 
 
 def test_test_cases_are_checked_too(dataset):
@@ -167,7 +210,7 @@ def test_errors_are_raised_together_and_written_as_json(dataset):
     with pytest.raises(DatasetError, match="2 problems"):
         report.raise_for_errors()
     content = json.loads(json.dumps(report.to_json()))
-    assert content["num_cases"] == 2
+    assert content["num_cases"] == 5
     assert content["problems"][0]["case"] == "tumour_001"
 
 

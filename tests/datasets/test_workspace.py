@@ -12,7 +12,9 @@ def workspace(tmp_path):
     return workspace
 
 
-@pytest.mark.parametrize("dataset", ["4", "004", "Dataset004_Hippocampus"])
+@pytest.mark.parametrize(
+    "dataset", ["4", "004", "4_Hippocampus", "004_Hippocampus", "Dataset004_Hippocampus"]
+)
 def test_a_dataset_is_found_by_number_and_by_name(workspace, dataset):
     assert workspace.dataset_name(dataset) == "Dataset004_Hippocampus"
 
@@ -31,6 +33,8 @@ def test_a_number_taken_twice_is_refused_and_both_names_are_given(workspace):
 def test_a_name_that_contradicts_its_number_is_refused(workspace):
     with pytest.raises(DatasetError, match="Dataset100_Tumour"):
         workspace.dataset_name("Dataset100_Lesion")
+    with pytest.raises(DatasetError, match="Dataset100_Tumour"):
+        workspace.dataset_name("100_Lesion")
 
 
 def test_a_new_dataset_needs_a_free_number(workspace):
@@ -40,7 +44,9 @@ def test_a_new_dataset_needs_a_free_number(workspace):
         workspace.new_dataset_name("100_Lesion")
 
 
-@pytest.mark.parametrize("text", ["", "Tumour", "100", "Dataset100", "Dataset1_A", "../100_x"])
+@pytest.mark.parametrize(
+    "text", ["", "Tumour", "100", "Dataset100", "Dataset1_A", "../100_x", "100_Tumör"]
+)
 def test_a_text_without_number_and_name_is_no_dataset_name(text):
     with pytest.raises(DatasetError, match="no dataset name"):
         parse_dataset_name(text)

@@ -190,7 +190,9 @@ def test_different_grids_are_refused_and_both_described(two_cases):
 @pytest.mark.parametrize("folder", [0, 1])
 def test_a_value_that_is_no_label_is_refused(two_cases, folder):
     write_mask(two_cases[folder] / "b.nii.gz", row(1, 7, 0, 0, 0, 0))
-    with pytest.raises(DatasetError, match=r"Case b: .* holds 7\. Expected only 0, 1, 2"):
+    with pytest.raises(
+        DatasetError, match=r"Case b: .* holds 7\. Expected only 0, 1, 2.*--labels NAME=VALUE"
+    ):
         evaluate_folder(*two_cases, labels=LABELS)
 
 
@@ -217,7 +219,7 @@ def test_an_empty_or_missing_folder_is_refused(two_cases, tmp_path):
 def test_masks_without_any_foreground_need_labels(folders):
     for folder in folders:
         write_mask(folder / "a.nii.gz", row(0, 0, 0))
-    with pytest.raises(DatasetError, match="All masks are empty"):
+    with pytest.raises(DatasetError, match=r"All masks are empty.*--labels NAME=VALUE"):
         evaluate_folder(*folders)
     assert evaluate_folder(*folders, labels=LABELS).num_undefined(1)["Dice"] == 1
 
@@ -236,7 +238,7 @@ def test_a_broken_dataset_json_is_refused(two_cases, text):
 
 
 def test_labels_without_a_foreground_are_refused(two_cases):
-    with pytest.raises(DatasetError, match="no label but the background"):
+    with pytest.raises(DatasetError, match=r"no label but the background.*--labels NAME=VALUE"):
         evaluate_folder(*two_cases, labels={"background": 0})
 
 

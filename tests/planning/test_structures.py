@@ -72,10 +72,3 @@ def test_the_smallest_structure_is_the_tenth_percentile_over_all_cases(tmp_path)
 def test_an_unlabelled_dataset_has_structures_of_infinite_size(tmp_path):
     path = write(tmp_path / "a.nii.gz", np.zeros((4, 4, 4), dtype=np.uint8), (1.0, 1.0, 1.0))
     assert smallest_structure_mm([path], [1]) == (float("inf"),) * 3
-
-
-def test_progress_is_reported_case_by_case(tmp_path):
-    path = write(tmp_path / "a.nii.gz", np.ones((4, 4, 4), dtype=np.uint8), (1.0, 1.0, 1.0))
-    seen = []
-    smallest_structure_mm([path, path], [1], lambda done, total: seen.append((done, total)))
-    assert seen == [(1, 2), (2, 2)]

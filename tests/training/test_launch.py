@@ -50,9 +50,8 @@ def test_training_anew_leaves_nothing_that_passes_for_the_new_training(tmp_path)
 def test_augmentation_gets_the_cores_that_training_leaves(
     monkeypatch, cores, device, gpus, workers
 ):
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    for name in ("nnUNet_n_proc_DA", "nnUNet_def_n_proc"):
-        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(launch, "num_cores", lambda: cores)
+    monkeypatch.setenv("nnUNet_n_proc_DA", "")
     launch._set_workers(settings(num_gpus=gpus), torch.device(device))
     assert os.environ["nnUNet_n_proc_DA"] == workers
 

@@ -5,8 +5,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from veloxseg.atomic import write_json
 from veloxseg.datasets.description import DatasetDescription
@@ -166,6 +168,24 @@ def test_an_empty_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
         find_prediction_cases(absent, tmp_path / "out", _DESCRIPTION)
 
 
+def test_a_mistyped_folder_is_said_to_be_absent(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"typo: found nothing\. Expected a folder of cases"):
+        find_prediction_cases([tmp_path / "typo"], tmp_path / "out", _DESCRIPTION)
+
+
+def test_a_sheared_header_that_nnunet_refuses_is_an_error_with_the_remedy(tmp_path: Path) -> None:
+    _write_case(tmp_path / "in", "a")
+    for path in (tmp_path / "in").iterdir():
+        image = nibabel.load(path)
+        affine = image.affine.copy()
+        affine[0, 1] += 0.02
+        nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), affine), path)
+    with pytest.raises(DatasetError, match=r"(?s)2 problems.*Case a, CT: .*convert folder.*PET"):
+        find_prediction_cases([tmp_path / "in"], tmp_path / "out", _DESCRIPTION)
+    by_nibabel = _DESCRIPTION.model_copy(update={"overwrite_image_reader_writer": "NibabelIO"})
+    assert len(find_prediction_cases([tmp_path / "in"], tmp_path / "out", by_nibabel)) == 1
+
+
 def test_too_few_files_are_refused_with_the_channels_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="CT, PET"):
         find_prediction_cases(
@@ -196,3 +216,15 @@ def test_a_mask_cut_short_by_a_full_disk_is_not_left_behind(tmp_path: Path) -> N
     with pytest.raises(OSError, match="space left on the disk"):
         prediction.write_mask(tmp_path / "mask.nii.gz", None, {}, FullDisk)
     assert [path.name for path in tmp_path.iterdir()] == ["whole.nii.gz"]
+
+
+def test_a_mask_that_itk_cannot_write_is_an_error_of_one_line(tmp_path: Path) -> None:
+    from veloxseg.training import prediction
+
+    mask = np.ones((2, 3, 4), np.uint8)
+    grid = {"spacing": (1, 1, 1), "origin": (0, 0, 0), "direction": tuple(np.eye(3).flat)}
+    properties = {"sitk_stuff": grid}
+    prediction.write_mask(tmp_path / "mask.nii.gz", mask, properties, SimpleITKIO)
+    with pytest.raises(OSError, match=r"mask\.strange: the mask could not be written \(.*ImageIO"):
+        prediction.write_mask(tmp_path / "mask.strange", mask, properties, SimpleITKIO)
+    assert [path.name for path in tmp_path.iterdir()] == ["mask.nii.gz"]

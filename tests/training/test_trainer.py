@@ -14,6 +14,8 @@ from veloxseg.errors import PlanError, VeloxSegError
 from veloxseg.network import NetworkConfig, VeloxSeg
 from veloxseg.training.record import check_same_plan, plan_hash, write_record
 from veloxseg.training.schedule import Budget
+from veloxseg.volumes.reading import write_volume
+from veloxseg.volumes.volume import Volume
 
 # nnU-Net's simple storage maps its files read-only, which PyTorch mentions once
 pytestmark = pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
@@ -269,14 +271,17 @@ def test_a_budget_ends_the_training_and_is_remembered(folder, monkeypatch):
     assert again.budget.fraction == 0.25
 
 
-def test_a_loss_that_is_not_finite_stops_the_training(folder):
+def test_losses_that_stay_not_finite_stop_the_training_and_leave_the_weights(folder):
     trainer = make_trainer()
     trainer.initialize()
     image = torch.full((2, 2, *CONFIG.patch_size), float("nan"))
     targets = [torch.zeros(2, 1, *extent) for extent in (CONFIG.patch_size, *CONFIG.grids[1:])]
     before = {k: v.clone() for k, v in trainer.network.state_dict().items()}
-    with pytest.raises(VeloxSegError, match="loss is nan"):
-        trainer.train_step({"data": image, "target": targets})
+    batch = {"data": image, "target": targets}
+    for _ in range(19):
+        assert np.isnan(trainer.train_step(batch)["loss"])  # passed over
+    with pytest.raises(VeloxSegError, match="loss was nan for 20 steps"):
+        trainer.train_step(batch)
     for key, value in trainer.network.state_dict().items():
         assert torch.equal(value, before[key])
 
@@ -383,3 +388,20 @@ def test_a_record_holds_settings_versions_and_the_plans_hash(tmp_path):
     assert record["plan_sha256"] == plan_hash(tiny_plans())
     assert record["versions"]["torch"] == torch.__version__.split("+")[0]
     assert isinstance(record["command"], list)
+    write_record(tmp_path, plans=tiny_plans(), resume=True)
+    resumed = json.loads((tmp_path / "run.json").read_text())
+    assert resumed["earlier_commands"] == [record["command"]]
+
+
+def test_a_mask_cut_short_leaves_no_summary(folder):
+    trainer = make_trainer()
+    validation = Path(trainer.output_folder) / "validation"
+    validation.mkdir(parents=True)
+    mask = validation / "case_0.nii.gz"
+    write_volume(mask, Volume(data=np.ones((4, 5, 6), np.uint8), spacing_zyx=(1.0, 1.0, 1.0)))
+    (validation / "summary.json").write_text("{}")
+    trainer._check_masks(validation)
+    mask.write_bytes(mask.read_bytes()[:-12])
+    with pytest.raises(OSError, match="not written whole"):
+        trainer._check_masks(validation)
+    assert not (validation / "summary.json").exists()

@@ -114,6 +114,13 @@ def evaluate(
     subset: Annotated[
         bool, typer.Option("--subset", help="References without a prediction are passed over.")
     ] = False,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=VALUE of a label, as lesion=1; repeat or separate by commas. Else they are "
+            "those of a dataset.json, or all values found.",
+        ),
+    ] = None,
 ) -> None:
     """Compare masks with references of the same name: Dice, HD95, volumes."""
     from veloxseg.evaluation.summary import evaluate_folder
@@ -121,7 +128,12 @@ def evaluate(
 
     with case_bar("Evaluating") as progress:
         summary = evaluate_folder(
-            prediction, reference, subset=subset, output=output, progress=progress
+            prediction,
+            reference,
+            labels=_label_names(labels) if labels else None,
+            subset=subset,
+            output=output,
+            progress=progress,
         )
     console = results_console()
     console.print(format_summary(summary))
@@ -145,10 +157,11 @@ def _channels(texts: list[str]) -> dict[str, str]:
 def _label_names(texts: list[str]) -> dict[str, int]:
     names: dict[str, int] = {}
     for text in (part for texts_ in texts for part in texts_.split(",")):
-        name, _, value = text.strip().partition("=")
-        if not name or not value.strip().isdigit() or name in names:
+        name, value = (word.strip() for word in text.partition("=")[::2])
+        if not name or not value.isdigit() or name in names or int(value) in names.values():
             raise DatasetError(
-                f"--labels {text}: expected NAME=VALUE, each name once, such as --labels lesion=1."
+                f"--labels {text}: expected NAME=VALUE, each name and value once, such as "
+                "--labels lesion=1."
             )
-        names[name.strip()] = int(value)
+        names[name] = int(value)
     return names

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from veloxseg.atomic import read_json
 from veloxseg.commands.reporting import (
     Dataset,
     NumWorkers,
@@ -18,6 +19,7 @@ from veloxseg.commands.reporting import (
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import VeloxSegError
 from veloxseg.installation import require_training
+from veloxseg.planning.rules import DEFAULT_MEMORY_GB
 from veloxseg.training.schedule import PEAK_LEARNING_RATE
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def plan(
     dataset: Dataset,
     memory: Annotated[
         float, typer.Option(help="Memory in GB that a training batch of two may take.")
-    ] = 4.0,
+    ] = DEFAULT_MEMORY_GB,
     num_workers: NumWorkers = 1,
     root: Root = None,
 ) -> None:
@@ -182,10 +184,8 @@ def predict(
 
 def print_trained(folder: Path) -> None:
     """Say what a fold's results are and where they lie."""
-    import json
-
     console = results_console()
-    scores = json.loads((folder / "validation" / "summary.json").read_text())
+    scores = read_json(folder / "validation" / "summary.json")
     console.print(
         f"Mean Dice of {len(scores['metric_per_case'])} validation cases: "
         f"{scores['foreground_mean']['Dice']:.3f}"

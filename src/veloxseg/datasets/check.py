@@ -12,10 +12,12 @@ from veloxseg.datasets.description import DatasetDescription, read_description
 from veloxseg.datasets.labels import integer_labels
 from veloxseg.datasets.problems import Problem, describe_two_grids, raise_problems
 from veloxseg.errors import DatasetError, ImageReadError
-from veloxseg.volumes.reading import read_volume
+from veloxseg.volumes.reading import read_volume, require_itk_header
 from veloxseg.volumes.volume import Grid, Volume, same_grid
 
 __all__ = ["CheckReport", "Problem", "check_dataset"]
+
+_NUM_FOLDS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +66,11 @@ def check_dataset(
 ) -> CheckReport:
     """Open every file of a dataset in nnU-Net's raw format and say what is wrong.
 
-    Errors: files without counterpart, unreadable or not 3-D, channels and label on different
-    grids, NaN or infinite voxels, label values that are no integers or not in dataset.json, a
-    wrong numTraining. Warnings: a constant channel, a label without foreground, a label value that
-    no case has. Test cases are checked likewise where there are any.
+    Errors: files without counterpart, unreadable to us or to nnU-Net, or not 3-D, channels and
+    label on different grids, NaN or infinite voxels, label values that are no integers or not in
+    dataset.json, a wrong numTraining. Warnings: fewer training cases than folds, a constant
+    channel, a label without foreground, a label value that no case has. Test cases are checked
+    likewise where there are any.
 
     Args:
         folder: ``DatasetNNN_Name`` with its dataset.json.
@@ -80,6 +83,7 @@ def check_dataset(
     cases, problems = pair_files(folder, description)
     if not problems:  # while files are missing the number is bound to be wrong
         problems += _check_number(cases, description)
+        problems += _check_folds(cases)
     test_cases: list[Case] = []
     if any((folder / "imagesTs").glob("[!.]*")):
         test_cases, test_problems = pair_files(folder, description, part="Ts")
@@ -106,18 +110,28 @@ def _check_number(cases: list[Case], description: DatasetDescription) -> Iterato
         )
 
 
+def _check_folds(cases: list[Case]) -> Iterator[Problem]:
+    if 0 < len(cases) < _NUM_FOLDS:
+        yield _warning(
+            None,
+            f"imagesTr: {len(cases)} training case{'s' if len(cases) > 1 else ''}. Expected "
+            f"{_NUM_FOLDS} or more, one for each of nnU-Net's folds. Train fold all, or write "
+            "splits_final.json to the dataset's folder in nnUNet_preprocessed.",
+        )
+
+
 def _check_case(case: Case, description: DatasetDescription) -> tuple[set[int], list[Problem]]:
     """Values of the label, and what is wrong with the case."""
     problems: list[Problem] = []
     grids: list[tuple[str, Grid]] = []
     for channel, path in zip(description.channels, case.images, strict=True):
-        volume = _open(case.name, channel, path, problems)
+        volume = _open(case.name, channel, path, description, problems)
         if volume is not None:
             grids.append((channel, volume.grid))
             problems += _check_voxels(case.name, channel, volume)
     values: set[int] = set()
     if case.label is not None:
-        label = _open(case.name, "label", case.label, problems)
+        label = _open(case.name, "label", case.label, description, problems)
         if label is not None:
             grids.append(("label", label.grid))
             values, wrong = _check_label(case, label, description)
@@ -126,9 +140,14 @@ def _check_case(case: Case, description: DatasetDescription) -> tuple[set[int], 
     return values, problems
 
 
-def _open(case: str, part: str, path: Path, problems: list[Problem]) -> Volume | None:
+def _open(
+    case: str, part: str, path: Path, description: DatasetDescription, problems: list[Problem]
+) -> Volume | None:
     try:
-        return read_volume(path)
+        volume = read_volume(path)
+        if description.read_by_itk:
+            require_itk_header(path)
+        return volume
     except ImageReadError as error:
         problems.append(_error(case, f"Case {case}, {part}: {error}"))
         return None

@@ -113,6 +113,13 @@ class DatasetDescription(BaseModel):
         return tuple(self.channel_names[str(index)] for index in range(self.num_channels))
 
     @property
+    def read_by_itk(self) -> bool:
+        """Whether nnU-Net reads the files with ITK, which is stricter than nibabel."""
+        if self.overwrite_image_reader_writer not in (None, "None"):
+            return self.overwrite_image_reader_writer == "SimpleITKIO"
+        return self.file_ending != ".nii"
+
+    @property
     def has_regions(self) -> bool:
         """Whether a label stands for several values, as nnU-Net decides it."""
         return any(isinstance(value, tuple) and len(value) > 1 for value in self.labels.values())

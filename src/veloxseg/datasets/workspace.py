@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from veloxseg.errors import DatasetError
+from veloxseg.installation import num_cores
 
 _VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-_NAME = re.compile(r"Dataset(\d{3,})_([A-Za-z0-9][A-Za-z0-9_\-]*)")
+_TITLE = r"([A-Za-z0-9][A-Za-z0-9_\-]*)"
+_NAME = re.compile(rf"Dataset(\d{{3,}})_{_TITLE}")
+_SHORT_NAME = re.compile(rf"(\d+)_{_TITLE}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +54,10 @@ class Workspace:
     def export(self) -> None:
         """Create the folders and set nnU-Net's environment variables to them.
 
-        nnU-Net reads the variables when it is imported: call this first.
+        nnU-Net reads the variables when it is imported: call this first. Where nothing else is
+        said, nnU-Net starts no more processes than there are cores.
         """
+        os.environ.setdefault("nnUNet_def_n_proc", str(min(8, num_cores())))
         for name in _VARIABLES:
             folder: Path = getattr(self, name.removeprefix("nnUNet_"))
             folder.mkdir(parents=True, exist_ok=True)
@@ -60,6 +65,8 @@ class Workspace:
 
     def dataset_name(self, dataset: str) -> str:
         """Full name (``Dataset004_Hippocampus``) of an existing dataset given by number or name.
+
+        ``4``, ``4_Hippocampus`` and ``Dataset004_Hippocampus`` mean the same.
 
         Raises:
             DatasetError: there is no such dataset, or its number is taken twice.
@@ -76,9 +83,9 @@ class Workspace:
         if dataset.isdigit():
             wanted = [name for name in known if parse_dataset_name(name)[0] == int(dataset)]
         else:
-            number, _ = parse_dataset_name(dataset)
+            number, title = parse_dataset_name(dataset)
             wanted = [name for name in known if parse_dataset_name(name)[0] == number]
-            if wanted and dataset not in wanted:
+            if wanted and _full_name(number, title) not in wanted:
                 raise DatasetError(
                     f"{self.raw}: no {dataset}, but number {number} is {', '.join(wanted)}. "
                     "Use that name, or convert the new dataset under a free number."
@@ -103,7 +110,7 @@ class Workspace:
                 has its number.
         """
         number, title = parse_dataset_name(dataset)
-        name = f"Dataset{number:03d}_{title}"
+        name = _full_name(number, title)
         for folder in (self.raw, self.preprocessed, self.results):
             for entry in folder.glob(f"Dataset{number:03d}_*"):
                 if entry.name != name:
@@ -120,10 +127,14 @@ def parse_dataset_name(dataset: str) -> tuple[int, str]:
     Raises:
         DatasetError: the text has neither form.
     """
-    match = _NAME.fullmatch(dataset) or re.fullmatch(r"(\d+)_([A-Za-z0-9][\w\-]*)", dataset)
+    match = _NAME.fullmatch(dataset) or _SHORT_NAME.fullmatch(dataset)
     if match is None:
         raise DatasetError(
             f"'{dataset}' is no dataset name. Expected a number and a name, like Dataset100_Tumour "
             "or 100_Tumour."
         )
     return int(match.group(1)), match.group(2)
+
+
+def _full_name(number: int, title: str) -> str:
+    return f"Dataset{number:03d}_{title}"

@@ -204,7 +204,10 @@ def _label_names(labels: Mapping[str, int | Sequence[int]]) -> dict[Label, str]:
             continue
         names[value if isinstance(value, int) else tuple(values)] = name
     if not names:
-        raise DatasetError("There is no label but the background. Name at least one to evaluate.")
+        raise DatasetError(
+            "There is no label but the background. Name at least one to evaluate: "
+            "--labels NAME=VALUE."
+        )
     return names
 
 
@@ -218,7 +221,8 @@ def _values_found(
     found -= {0} if ignore_label is None else {0, ignore_label}
     if not found:
         raise DatasetError(
-            "All masks are empty, and there is no dataset.json to name labels. Give the labels."
+            "All masks are empty, and there is no dataset.json to name labels. Name them: "
+            "--labels NAME=VALUE."
         )
     return {f"label {value}": value for value in sorted(found)}
 
@@ -278,7 +282,8 @@ def _require_known(name: str, file: Path, data: NDArray[Any], known: set[int]) -
     if strangers := sorted(_values(data) - known):
         raise DatasetError(
             f"Case {name}: {file} holds {', '.join(map(str, strangers[:_SHOWN]))}. Expected only "
-            f"{', '.join(map(str, sorted(known)))}. Correct the mask, or name its labels."
+            f"{', '.join(map(str, sorted(known)))}. Correct the mask, or name all "
+            "its labels: --labels NAME=VALUE."
         )
 
 

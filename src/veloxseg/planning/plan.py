@@ -2,12 +2,22 @@
 
 from pathlib import Path
 
-from veloxseg.atomic import write_json
 from veloxseg.datasets.cases import find_cases
+from veloxseg.datasets.check import check_dataset
 from veloxseg.datasets.description import read_description
 from veloxseg.datasets.workspace import Workspace, parse_dataset_name
 from veloxseg.errors import DatasetError
-from veloxseg.planning.files import CONFIGURATION, PLANS_NAME, mark_file, read_mark, read_plans
+from veloxseg.planning.files import (
+    CONFIGURATION,
+    PLANS_NAME,
+    file_states,
+    preprocessed_folder,
+    preprocessing_settings,
+    read_mark,
+    read_plans,
+    remove_mark,
+    write_mark,
+)
 from veloxseg.planning.rules import DEFAULT_MEMORY_GB
 from veloxseg.quiet import printing_to_log
 
@@ -19,7 +29,7 @@ def plan(
     memory_gb: float = DEFAULT_MEMORY_GB,
     num_workers: int = 1,
 ) -> Path:
-    """Extract the fingerprint and plan a VeloxSeg network.
+    """Check the dataset, extract its fingerprint and plan a VeloxSeg network.
 
     Args:
         dataset: Number or name of a dataset in ``workspace.raw``.
@@ -31,13 +41,13 @@ def plan(
         The plans file.
 
     Raises:
-        DatasetError: the dataset or a part of it is missing.
+        DatasetError: the dataset is missing, or something is wrong with it.
         PlanError: the dataset is not three-dimensional.
     """
     workspace.export()
     name = workspace.dataset_name(dataset)
     raw = _raw_folder(workspace, name)
-    find_cases(raw, read_description(raw))
+    check_dataset(raw).raise_for_errors()
 
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
         DatasetFingerprintExtractor,
@@ -54,8 +64,8 @@ def plan(
 def preprocess(dataset: str, *, workspace: Workspace, num_workers: int = 1) -> Path:
     """Preprocess the training cases by the plan, with nnU-Net's preprocessor.
 
-    A finished folder is marked with the configuration that made it, and left as it is when called
-    again with the same.
+    A finished folder is marked with what made it: the settings in the plan and the state of every
+    source file. It is left as it is as long as they are the same.
 
     Returns:
         The folder of preprocessed cases.
@@ -66,14 +76,15 @@ def preprocess(dataset: str, *, workspace: Workspace, num_workers: int = 1) -> P
     """
     workspace.export()
     name = workspace.dataset_name(dataset)
-    _raw_folder(workspace, name)
+    raw = _raw_folder(workspace, name)
     plans = read_plans(workspace, name)
-    configuration = plans["configurations"][CONFIGURATION]
-    folder = workspace.preprocessed / name / str(configuration["data_identifier"])
-    mark = {**configuration, "transpose_forward": plans["transpose_forward"]}
+    folder = preprocessed_folder(workspace, name, plans)
+    cases = find_cases(raw, read_description(raw))
+    files = [file for case in cases for file in (*case.images, case.label) if file is not None]
+    mark = {"settings": preprocessing_settings(plans), "files": file_states(files)}
     if read_mark(folder) == mark:
         return folder
-    mark_file(folder).unlink(missing_ok=True)
+    remove_mark(folder)
 
     from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
 
@@ -84,7 +95,7 @@ def preprocess(dataset: str, *, workspace: Workspace, num_workers: int = 1) -> P
             configurations=[CONFIGURATION],
             num_processes=[num_workers],
         )
-    write_json(mark_file(folder), mark)
+    write_mark(folder, mark)
     return folder
 
 

@@ -1,6 +1,5 @@
 """nnU-Net's experiment planner with VeloxSeg's rules: fingerprint in, plans JSON out."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,10 @@ from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner
     ExperimentPlanner,
 )
 from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 from nnunetv2.utilities.label_handling.label_handling import get_labelmanager_class_from_plans
 
-from veloxseg.atomic import atomic_path
+from veloxseg.atomic import write_json
 from veloxseg.errors import DatasetError, PlanError
 from veloxseg.network.plans import NETWORK_CLASS_NAME
 from veloxseg.planning.files import CONFIGURATION, PLANS_NAME
@@ -126,10 +126,9 @@ class VeloxSegPlanner(ExperimentPlanner):  # type: ignore[misc]
                 "volumes; use nnU-Net's 2d configuration for single slices."
             )
         del plans["configurations"]["2d"]
-        super().save_plans(plans)
-        path = Path(str(nnUNet_preprocessed)) / self.dataset_name / f"{self.plans_identifier}.json"
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(plans, indent=4))
+        recursive_fix_for_json_export(plans)
+        folder = Path(str(nnUNet_preprocessed)) / self.dataset_name
+        write_json(folder / f"{self.plans_identifier}.json", plans)
 
     def _label_manager(self) -> Any:
         manager = get_labelmanager_class_from_plans({"label_manager": "LabelManager"})

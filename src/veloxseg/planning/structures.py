@@ -1,6 +1,6 @@
 """How large the labelled structures are: the fingerprint's missing number."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +38,7 @@ def component_extents_mm(
 
 
 def smallest_structure_mm(
-    labels: Sequence[Path],
-    values: Sequence[int],
-    progress: Callable[[int, int], None] | None = None,
+    labels: Sequence[Path], values: Sequence[int]
 ) -> tuple[float, float, float]:
     """What must be seen: the 10th percentile of component extents over a dataset, mm (Z, Y, X).
 
@@ -48,12 +46,10 @@ def smallest_structure_mm(
         Infinity on every axis when nothing is labelled.
     """
     extents = [np.empty((0, 3))]
-    for done, path in enumerate(labels, start=1):
+    for path in labels:
         volume = read_volume(path)
         data = np.rint(volume.data).astype(np.int64)
         extents.append(component_extents_mm(data, values, volume.spacing_zyx))
-        if progress:
-            progress(done, len(labels))
     every = np.concatenate(extents)
     if not len(every):
         return (float("inf"),) * 3

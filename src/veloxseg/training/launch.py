@@ -2,24 +2,32 @@
 
 import os
 import random
+import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from veloxseg.datasets.workspace import Workspace
-from veloxseg.errors import DatasetError, PlanError, VeloxSegError
-from veloxseg.planning.files import CONFIGURATION, PLANS_NAME, read_mark, read_plans
+from veloxseg.errors import VeloxSegError
+from veloxseg.installation import num_cores
+from veloxseg.planning.files import CONFIGURATION, PLANS_NAME, read_plans
 from veloxseg.quiet import printing_to_log
+from veloxseg.training.readiness import check_fold, check_preprocessed, check_unspoilt
+from veloxseg.training.record import read_record
+from veloxseg.training.runs import FINAL
 from veloxseg.training.schedule import PEAK_LEARNING_RATE
 
+if TYPE_CHECKING:
+    from veloxseg.training.device import Device
+
 TRAINER_NAME = "VeloxSegTrainer"
-Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +57,7 @@ class TrainingSettings:
     learning_rate: float | None = None
     resume: bool = False
     overwrite: bool = False
-    device: Device = "auto"
+    device: "Device" = "auto"
     num_gpus: int = 1
     num_workers: int | None = None
     seed: int = 0
@@ -83,16 +91,19 @@ def train(settings: TrainingSettings, *, workspace: Workspace, console: Console)
         KeyboardInterrupt: stopped; the checkpoint is written, ``resume`` goes on.
     """
     from veloxseg.training.device import choose_device
-    from veloxseg.training.record import read_record
 
     workspace.export()
     name = workspace.dataset_name(settings.dataset)
     plans = read_plans(workspace, name)
-    _check_preprocessed(workspace, name, plans)
+    cases = check_preprocessed(workspace, name, plans)
+    splits = workspace.preprocessed / name / "splits_final.json"
+    if left := check_fold(splits, settings.fold, cases):
+        console.print(f"{splits}: {len(left)} cases are in no part of fold {settings.fold}.")
     folder = fold_folder(workspace, name, settings.fold)
-    _check_fold(folder, settings, plans)
+    check_unspoilt(folder, plans, resume=settings.resume, overwrite=settings.overwrite)
     if settings.resume:
         settings = _as_recorded(settings, read_record(folder))
+    _check_gpus(settings, plans)
     device = choose_device(settings.device, num_gpus=settings.num_gpus)
     _set_workers(settings, device)
     if settings.num_gpus > 1:
@@ -117,49 +128,28 @@ def _as_recorded(settings: TrainingSettings, record: Mapping[str, Any]) -> Train
     """What a resumed run is not told, it takes from its record."""
     if settings.learning_rate is None:
         settings = replace(settings, learning_rate=record.get("learning_rate"))
+    settings = replace(settings, seed=record.get("seed", settings.seed))
     if settings.minutes or settings.epochs:
         return settings
     return replace(settings, minutes=record.get("minutes"), epochs=record.get("epochs"))
 
 
+def _check_gpus(settings: TrainingSettings, plans: Mapping[str, Any]) -> None:
+    batch_size = plans["configurations"][CONFIGURATION]["batch_size"]
+    if settings.num_gpus > batch_size:
+        raise VeloxSegError(
+            f"--num-gpus {settings.num_gpus}: the plan's batch of {batch_size} cannot be split so "
+            f"far. Use at most {batch_size}."
+        )
+
+
 def _set_workers(settings: TrainingSettings, device: Any) -> None:
-    """Tell nnU-Net, which reads these when it is imported and when it starts its workers."""
+    """Tell nnU-Net, which reads this when it starts its loaders."""
     workers = settings.num_workers
     if workers is None:
-        cores = os.cpu_count() or 1
         busy = 2 if device.type == "cpu" else settings.num_gpus
-        workers = max(0, min(12, (cores - busy) // settings.num_gpus))
+        workers = max(0, min(12, (num_cores() - busy) // settings.num_gpus))
     os.environ["nnUNet_n_proc_DA"] = str(workers)
-    os.environ["nnUNet_def_n_proc"] = str(max(1, min(workers, 4)))
-
-
-def _check_preprocessed(workspace: Workspace, name: str, plans: dict[str, Any]) -> None:
-    folder = (
-        workspace.preprocessed / name / plans["configurations"][CONFIGURATION]["data_identifier"]
-    )
-    if not folder.is_dir() or not any(folder.glob("*.pkl")):
-        raise DatasetError(f"{folder}: no preprocessed cases. First: veloxseg preprocess {name}")
-    mark = read_mark(folder)
-    spacing = plans["configurations"][CONFIGURATION]["spacing"]
-    if mark is not None and mark["spacing"] != spacing:
-        raise PlanError(
-            f"{folder}: preprocessed to a spacing of {mark['spacing']} mm, the plan has {spacing}. "
-            f"Preprocess again: veloxseg preprocess {name}"
-        )
-
-
-def _check_fold(folder: Path, settings: TrainingSettings, plans: dict[str, Any]) -> None:
-    from veloxseg.training.record import check_same_plan
-
-    check_same_plan(folder.parent, plans)
-    checkpoints = sorted(folder.glob("checkpoint_*.pth"))
-    if checkpoints and not settings.resume and not settings.overwrite:
-        raise VeloxSegError(
-            f"{folder}: trained already ({checkpoints[-1].name}). Go on with --resume, or train it "
-            "anew with --overwrite."
-        )
-    if settings.resume and not checkpoints:
-        raise VeloxSegError(f"{folder}: no checkpoint to resume from. Train without --resume.")
 
 
 def _train_in_process(
@@ -180,9 +170,10 @@ def _train_in_process(
         if console:
             trainer.observer = ProgressObserver(console, title=f"fold {settings.fold}")
         folder = Path(trainer.output_folder)
-        finished = (folder / "checkpoint_final.pth").is_file() and settings.resume
+        finished = (folder / FINAL).is_file() and settings.resume
         if settings.resume:
             trainer.load_checkpoint(str(_last_checkpoint(folder)))
+            _seed(settings.seed + trainer.current_epoch)  # other patches than the first session's
         if not finished:
             if trainer.local_rank == 0:
                 if not settings.resume:
@@ -190,7 +181,7 @@ def _train_in_process(
                 write_record(folder, plans=trainer.plans_manager.plans, **asdict(settings))
             trainer.run_training()
         if console:
-            console.print(f"Trained: {folder / 'checkpoint_final.pth'}")
+            console.print(f"Trained{' before' if finished else ''}: {folder / FINAL}")
         started = time.monotonic()
         with console.status("Validating by whole cases ...") if console else nullcontext():
             trainer.perform_actual_validation()
@@ -213,23 +204,27 @@ def _make_trainer(settings: TrainingSettings, name: str, device: Any) -> Any:
 
 
 def _last_checkpoint(folder: Path) -> Path:
-    names = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
+    names = (FINAL, "checkpoint_latest.pth", "checkpoint_best.pth")
     return next(folder / name for name in names if (folder / name).is_file())
 
 
 def _forget(folder: Path) -> None:
     """Remove what an earlier training left, so that nothing of it passes for the new one's."""
-    for left in (*folder.glob("checkpoint_*.pth"), folder / "validation" / "summary.json"):
-        left.unlink(missing_ok=True)
+    for left in folder.glob("checkpoint_*.pth"):
+        left.unlink()
+    shutil.rmtree(folder / "validation", ignore_errors=True)
 
 
 def _train_on_gpus(settings: TrainingSettings, name: str) -> None:
     from nnunetv2.run.run_training import find_free_network_port
-    from torch.multiprocessing.spawn import spawn
+    from torch.multiprocessing.spawn import ProcessRaisedException, spawn
 
     os.environ["MASTER_ADDR"] = "localhost"
     os.environ.setdefault("MASTER_PORT", str(find_free_network_port()))
-    spawn(_train_rank, args=(settings, name), nprocs=settings.num_gpus)
+    try:
+        spawn(_train_rank, args=(settings, name), nprocs=settings.num_gpus)
+    except ProcessRaisedException as error:
+        raise VeloxSegError(f"A training process failed: {error}") from error
 
 
 def _train_rank(rank: int, settings: TrainingSettings, name: str) -> None:
@@ -257,6 +252,9 @@ def _seed(seed: int) -> None:
 @contextmanager
 def _interrupted_by_termination() -> Iterator[None]:
     """A polite kill (a cluster's time limit) leaves a checkpoint, as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

@@ -8,7 +8,8 @@ from time import monotonic
 
 from rich.console import Console
 
-from veloxseg.datasets.check import check_dataset
+from veloxseg.datasets.cases import find_cases
+from veloxseg.datasets.description import read_description
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.planning.files import PLANS_NAME, read_plans
 from veloxseg.planning.plan import plan, preprocess
@@ -48,9 +49,7 @@ def run_stages(
     if is_planned(workspace, name):
         console.print("check, plan: done before")
     else:
-        with _stage(console, "check"):
-            check_dataset(workspace.raw / name).raise_for_errors()
-        with _stage(console, "plan"):
+        with _stage(console, "check, plan"):
             plan(name, workspace=workspace, num_workers=num_workers)
     with _stage(console, "preprocess"):
         preprocess(name, workspace=workspace, num_workers=num_workers)
@@ -79,13 +78,16 @@ def finish_training(settings: TrainingSettings, *, workspace: Workspace, console
 
 
 def is_planned(workspace: Workspace, name: str) -> bool:
-    """Whether the plan is newer than the dataset: its dataset.json and its lists of files."""
+    """Whether the plan is newer than everything in the dataset."""
     plans = workspace.preprocessed / name / f"{PLANS_NAME}.json"
     raw = workspace.raw / name
-    parts = (raw / "dataset.json", raw / "imagesTr", raw / "labelsTr")
-    return plans.is_file() and all(
-        part.stat().st_mtime <= plans.stat().st_mtime for part in parts if part.exists()
-    )
+    if not plans.is_file():
+        return False
+    cases = find_cases(raw, read_description(raw))
+    files = [file for case in cases for file in (*case.images, case.label) if file is not None]
+    parts = [raw / "dataset.json", raw / "imagesTr", raw / "labelsTr", *files]
+    newest = max(part.stat().st_mtime for part in parts if part.exists())
+    return newest <= plans.stat().st_mtime
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from veloxseg.quiet import printing_to_log
 from veloxseg.training.device import Device, choose_device
 from veloxseg.training.prediction_inputs import PredictionCase, find_prediction_cases
 from veloxseg.training.runs import FINAL, Run, find_run
+from veloxseg.volumes.itk import last_line
 from veloxseg.volumes.reading import read_volume
 
 _EXTENSIONS = "nnUNet_extTrainer"
@@ -193,10 +194,11 @@ def write_mask(path: Path, mask: Any, properties: dict[str, Any], writer: Any) -
         OSError: the mask cannot be written.
     """
     with atomic_path(path) as temporary:
-        writer().write_seg(mask, str(temporary), properties)
         try:
+            writer().write_seg(mask, str(temporary), properties)
             read_volume(temporary)  # ITK reports no error when the disk fills up
-        except ImageReadError as error:
+        except (RuntimeError, ImageReadError) as error:
             raise OSError(
-                f"{path}: the mask could not be written whole. Check the space left on the disk."
+                f"{path}: the mask could not be written ({last_line(error)}). Check that the "
+                "folder may be written to, and the space left on the disk."
             ) from error

@@ -9,7 +9,7 @@ from pathlib import Path
 from veloxseg.datasets.description import DatasetDescription
 from veloxseg.datasets.problems import Problem, describe_two_grids, raise_problems
 from veloxseg.errors import DatasetError, ImageReadError
-from veloxseg.volumes.reading import read_grid
+from veloxseg.volumes.reading import read_grid, require_itk_header
 from veloxseg.volumes.volume import same_grid
 
 _IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
@@ -42,8 +42,9 @@ def find_prediction_cases(
         description: The channels that the network was trained on.
 
     Raises:
-        DatasetError: channels are missing, nothing is found, files cannot be read or channels of a
-            case lie on different grids; all cases are reported at once.
+        DatasetError: channels are missing, nothing is found, files cannot be read (by nnU-Net's
+            reader either) or channels of a case lie on different grids; all cases are reported at
+            once.
     """
     if len(inputs) == 1 and inputs[0].is_dir():
         if output.name.endswith(_IMAGE_ENDINGS):
@@ -104,6 +105,11 @@ def _files_of_folder(folder: Path, description: DatasetDescription) -> dict[str,
 def _case_of_files(
     inputs: Sequence[Path], output: Path, description: DatasetDescription
 ) -> PredictionCase:
+    if absent := [path for path in inputs if not path.exists()]:
+        raise DatasetError(
+            f"{', '.join(map(str, absent))}: found nothing. Expected a folder of cases, or the "
+            "image files of one case. Check the path."
+        )
     channels = ", ".join(description.channels)
     if len(inputs) != description.num_channels:
         raise DatasetError(
@@ -133,6 +139,8 @@ def _check_images(case: PredictionCase, description: DatasetDescription) -> list
             messages.append(f"Case {case.name}: {path} would be overwritten. Give another output.")
         try:
             grids.append((channel, read_grid(path)))
+            if description.read_by_itk:
+                require_itk_header(path)
         except ImageReadError as error:
             messages.append(f"Case {case.name}, {channel}: {error}")
     for channel, grid in grids[1:]:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from veloxseg.atomic import write_json
+from veloxseg.atomic import read_json, write_json
 from veloxseg.errors import PlanError
 
 _PACKAGES = ("veloxseg", "torch", "nnunetv2", "numpy", "batchgeneratorsv2")
@@ -33,7 +33,7 @@ def check_same_plan(run: Path, plans: Mapping[str, Any]) -> None:
     file = run / "plans.json"
     if not file.is_file() or not any(run.glob("fold_*/checkpoint_*.pth")):
         return
-    found, wanted = plan_hash(json.loads(file.read_text())), plan_hash(plans)
+    found, wanted = plan_hash(read_json(file)), plan_hash(plans)
     if found != wanted:
         raise PlanError(
             f"{run}: its folds were trained by another plan ({found[:12]}) than the dataset has "
@@ -44,18 +44,21 @@ def check_same_plan(run: Path, plans: Mapping[str, Any]) -> None:
 def read_record(folder: Path) -> dict[str, Any]:
     """What ``write_record`` left; nothing where a run has no record, as nnU-Net's own have none."""
     file = folder / "run.json"
-    record: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    record: dict[str, Any] = read_json(file) if file.is_file() else {}
     return record
 
 
 def write_record(folder: Path, *, plans: Mapping[str, Any], **settings: Any) -> None:
-    """Write ``run.json``: settings, versions, plan hash, command and machine."""
+    """Write ``run.json``: settings, versions, plan hash, machine, all sessions' commands."""
+    before = read_record(folder) if settings.get("resume") else {}
+    earlier = [*before.get("earlier_commands", []), before["command"]] if before else []
     write_json(
         folder / "run.json",
         {
             **settings,
             "plan_sha256": plan_hash(plans),
             "command": sys.argv,
+            "earlier_commands": earlier,
             "python": platform.python_version(),
             "platform": platform.platform(),
             "versions": {name: version(name) for name in _PACKAGES},

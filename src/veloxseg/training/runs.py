@@ -1,10 +1,10 @@
 """Trained runs: which folder and folds a name means."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from veloxseg.atomic import read_json
 from veloxseg.datasets.description import DatasetDescription, read_description
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import BundleError
@@ -32,7 +32,7 @@ class Run:
     @property
     def plans(self) -> dict[str, Any]:
         """The plan that the model was trained by."""
-        plans: dict[str, Any] = json.loads((self.folder / "plans.json").read_text())
+        plans: dict[str, Any] = read_json(self.folder / "plans.json")
         return plans
 
 

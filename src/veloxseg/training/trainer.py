@@ -15,13 +15,14 @@ from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
 from veloxseg.atomic import atomic_path
-from veloxseg.errors import PlanError, VeloxSegError
+from veloxseg.errors import ImageReadError, PlanError, VeloxSegError
 from veloxseg.network import DistillationModel
 from veloxseg.training.curve import TrainingHistory, draw_training_curve
 from veloxseg.training.objective import Objective
 from veloxseg.training.observer import Observer, SilentObserver
 from veloxseg.training.record import check_same_plan
 from veloxseg.training.schedule import PEAK_LEARNING_RATE, Budget, WarmupCosine
+from veloxseg.volumes.reading import read_volume
 
 _MAX_BAD_STEPS = 20
 
@@ -143,24 +144,43 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
             return super().validation_step(batch)  # type: ignore[no-any-return]
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """nnU-Net's validation by whole cases, with the bare network."""
+        """nnU-Net's validation by whole cases, with the bare network.
+
+        Raises:
+            OSError: a mask was cut short, for one by a full disk; no summary is left.
+        """
         with self._replaced(network=self._model().network):
             super().perform_actual_validation(save_probabilities)
+        if self.local_rank == 0:
+            self._check_masks(Path(self.output_folder) / "validation")
+
+    def _check_masks(self, folder: Path) -> None:
+        """Read the masks again: nnU-Net is not told of a full disk, and reads zeros from it."""
+        for mask in sorted(folder.glob(f"*{self.dataset_json['file_ending']}")):
+            try:
+                read_volume(mask)
+            except ImageReadError as error:
+                (folder / "summary.json").unlink(missing_ok=True)
+                raise OSError(
+                    f"{mask}: not written whole ({error}). Make space on the disk and validate "
+                    "again with --resume."
+                ) from error
 
     # The loop
 
     def run_training(self) -> None:
         """Train until the epochs or the budget are used up; Ctrl-C leaves a checkpoint."""
         check_same_plan(Path(self.output_folder_base), self.plans_manager.plans)
-        self.on_train_start()
-        if self.budget is not None:
-            self.budget.start()
         try:
+            self.on_train_start()
+            if self.budget is not None:
+                self.budget.start()
             with self.observer:
-                while not self._agreed(self._fraction() >= 1):
+                while self._fraction() < 1:
                     self._run_epoch()
         except KeyboardInterrupt:
-            self._save_interrupted()
+            if self.was_initialized:
+                self._save_interrupted()
             raise
         self._curve_drawn = -math.inf
         self._draw_curve(self.output_folder)
@@ -172,7 +192,7 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
         self.on_train_epoch_start()
         steps: list[dict[str, Any]] = []
         started = monotonic()
-        while not self._agreed(self._epoch_is_over(len(steps), monotonic() - started)):
+        while not self._epoch_is_over(len(steps), monotonic() - started):
             fraction = self._fraction(len(steps))
             self.lr_scheduler.advance(fraction)
             steps.append(self.train_step(next(self.dataloader_train)))
@@ -192,22 +212,23 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
 
     def _fraction(self, steps_of_epoch: int = 0) -> float:
         if self.budget is not None:
-            return self.budget.fraction
+            return self._shared(self.budget.fraction)
         epochs = self.current_epoch + steps_of_epoch / self.num_iterations_per_epoch
         return float(epochs / self.num_epochs)
 
     def _epoch_is_over(self, steps: int, seconds: float) -> bool:
         if self.budget is None:
             return bool(steps >= self.num_iterations_per_epoch)
-        return steps > 0 and (seconds >= self.budget.epoch_seconds or self.budget.fraction >= 1)
+        over = seconds >= self.budget.epoch_seconds or self.budget.fraction >= 1
+        return steps > 0 and bool(self._shared(float(over)))
 
-    def _agreed(self, decision: bool) -> bool:
-        """The first process's decision, in all processes: their clocks differ."""
+    def _shared(self, value: float) -> float:
+        """The first process's value, in all processes: their clocks differ."""
         if not self.is_ddp:
-            return decision
-        flag = torch.tensor(int(decision), device=self.device)
-        distributed.broadcast(flag, src=0)
-        return bool(flag.item())
+            return value
+        tensor = torch.tensor(value, device=self.device, dtype=torch.float32)
+        distributed.broadcast(tensor, src=0)
+        return float(tensor)
 
     # Checkpoints
 

@@ -25,6 +25,12 @@ def from_itk(image: Any) -> Volume:
     return Volume.on_grid(sitk.GetArrayFromImage(image), grid_of_itk(image))
 
 
+def last_line(error: BaseException) -> str:
+    """What an ITK error says; the lines before it are places in ITK's sources."""
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__
+
+
 def grid_of_itk(image: Any) -> Grid:
     """Grid of the first three axes of a SimpleITK image or reader.
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from veloxseg.atomic import atomic_path
 from veloxseg.errors import GeometryError, ImageReadError
-from veloxseg.volumes.itk import grid_of_itk, sitk, to_itk
+from veloxseg.volumes.itk import grid_of_itk, last_line, sitk, to_itk
 from veloxseg.volumes.nifti import (
     is_nifti,
     load_nifti_header,
@@ -62,6 +62,22 @@ def read_grid(path: Path) -> Grid:
     return _read_grid(path, max_axes=3)
 
 
+def require_itk_header(path: Path) -> None:
+    """Make sure that ITK, by which nnU-Net reads, opens a file too: it straightens no header.
+
+    Raises:
+        ImageReadError: it does not; :func:`read_volume` may read the file all the same.
+    """
+    try:
+        _read_itk_header(path)
+    except RuntimeError as error:
+        raise ImageReadError(
+            f"{path}: nnU-Net's reader, ITK, refuses the header ({last_line(error)}). Expected "
+            "perpendicular axes. Bring the image through veloxseg convert folder, which "
+            "straightens it."
+        ) from error
+
+
 def write_volume(path: Path, volume: Volume) -> None:
     """Write an image whole or not at all; the name's ending chooses the format.
 
@@ -82,7 +98,7 @@ def write_volume(path: Path, volume: Volume) -> None:
                 load_whole_nifti(temporary)
         except (RuntimeError, ImageReadError) as error:
             raise OSError(
-                f"{path}: the image could not be written ({_last_line(error)}). "
+                f"{path}: the image could not be written ({last_line(error)}). "
                 "Check the space left on the disk and the file's ending."
             ) from error
 
@@ -116,11 +132,8 @@ def _split(path: Path, data: npt.NDArray[Any], grid: Grid) -> list[Volume]:
 
 
 def _read_grid(path: Path, *, max_axes: int) -> Grid:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
-        with _quiet():
-            reader.ReadImageInformation()
+        reader = _read_itk_header(path)
     except RuntimeError as error:
         if not is_nifti(path):
             raise _not_readable(path, error) from error
@@ -129,6 +142,14 @@ def _read_grid(path: Path, *, max_axes: int) -> Grid:
         return nearest_grid(path, image.affine, image.shape[:3])
     _require_single_3d(path, reader.GetSize(), reader.GetNumberOfComponents(), max_axes=max_axes)
     return _itk_grid(path, reader)
+
+
+def _read_itk_header(path: Path) -> Any:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    with _quiet():
+        reader.ReadImageInformation()
+    return reader
 
 
 def _itk_grid(path: Path, image: Any) -> Grid:
@@ -145,7 +166,7 @@ def _plain(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def _not_readable(path: Path, error: BaseException) -> ImageReadError:
     return ImageReadError(
-        f"{path}: no readable image ({_last_line(error)}). "
+        f"{path}: no readable image ({last_line(error)}). "
         "Expected a whole medical image such as NIfTI, NRRD or MHA. Copy or export it again."
     )
 
@@ -171,11 +192,6 @@ def _require_single_3d(
         raise ImageReadError(
             f"{path}: has {components} values a voxel. Expected one. Save each as an image."
         )
-
-
-def _last_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 import json
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK
@@ -73,7 +74,7 @@ def test_a_folder_becomes_a_dataset_that_check_finds_sound(source, workspace):
         + [f"imagesTr/{case}_000{n}.nii.gz" for case in ("p1", "p10", "p2") for n in (0, 1)]
         + [f"labelsTr/{case}.nii.gz" for case in ("p1", "p10", "p2")]
     )
-    assert check_dataset(folder).problems == []
+    assert check_dataset(folder).errors == []
     description = read_description(folder)
     assert description.channels == ("CT", "PET")
     assert description.labels == {"background": 0, "tumour": 1}
@@ -114,7 +115,7 @@ def test_different_grids_without_a_reference_are_an_error_that_names_the_option(
 
 def test_one_grid_needs_no_reference(source, workspace):
     folder = convert(source, workspace, channels={"CT": CHANNELS["CT"]}, reference=None)
-    assert check_dataset(folder).problems == []
+    assert check_dataset(folder).errors == []
 
 
 def test_a_label_on_another_grid_without_a_reference_is_an_error(source, workspace):
@@ -136,7 +137,7 @@ def test_test_cases_may_come_first(source, workspace):
     assert read_description(folder).num_training == 0
     convert(source, workspace)
     assert read_description(folder).labels == {"background": 0, "tumour": 1}
-    assert check_dataset(folder).problems == []
+    assert check_dataset(folder).errors == []
 
 
 @pytest.mark.parametrize(
@@ -287,6 +288,54 @@ def test_an_unfinished_dataset_is_not_resumed_with_other_settings(source, worksp
         convert(source, workspace, channels=swapped)
 
 
+def test_the_reference_that_an_error_asks_for_can_be_given_at_once(source, workspace):
+    put(source / "p1/PET_image.nii.gz", noise(CT_GRID, 10), CT_GRID)  # the others come later
+    with pytest.raises(GeometryError, match=r"Case p10: .* --reference CT"):
+        convert(source, workspace, reference=None)
+    assert not workspace.raw.exists()
+    assert check_dataset(convert(source, workspace)).errors == []
+
+
+def test_settings_may_be_corrected_until_a_case_is_written(source, workspace):
+    put(source / "p1/CT_mask.nii.gz", mask(CT_GRID) * 2, CT_GRID)
+    with pytest.raises(DatasetError, match="Case p1: the label has values"):
+        convert(source, workspace)
+    folder = convert(source, workspace, label_names={"lung": 1, "node": 2}, reference="PET")
+    assert read_description(folder).labels == {"background": 0, "lung": 1, "node": 2}
+    settings = json.loads((folder / "conversion_Tr.json").read_text())
+    assert settings["reference"] == "PET"
+    assert settings["labels"] == {"background": 0, "lung": 1, "node": 2}
+
+
+def test_labels_may_be_added_or_renamed_while_a_conversion_is_unfinished(source, workspace):
+    put(source / "p2/CT_mask.nii.gz", mask(CT_GRID) * 2, CT_GRID)
+    with pytest.raises(DatasetError, match="Case p2: the label has values"):
+        convert(source, workspace)
+    first = workspace.raw / "Dataset100_Tumour/imagesTr/p1_0000.nii.gz"
+    before = first.stat().st_mtime_ns
+    folder = convert(source, workspace, label_names={"lung": 1, "node": 2})
+    assert first.stat().st_mtime_ns == before
+    assert check_dataset(folder).errors == []
+    assert json.loads((folder / "conversion_Tr.json").read_text())["labels"]["node"] == 2
+
+
+def test_a_label_that_written_cases_may_hold_is_not_taken_away(source, workspace):
+    folder = convert(source, workspace, label_names={"tumour": 1, "node": 2})
+    (folder / "dataset.json").unlink()
+    with pytest.raises(DatasetError, match="labels was"):
+        convert(source, workspace)
+
+
+def test_a_sheared_header_is_straightened_so_that_nnunet_reads_it(source, workspace):
+    for name in ("CT_image", "CT_mask"):
+        path = source / "p1" / f"{name}.nii.gz"
+        image = nibabel.load(path)
+        affine = image.affine.copy()
+        affine[0, 1] += 0.02
+        nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), affine), path)
+    assert check_dataset(convert(source, workspace)).errors == []
+
+
 def test_what_a_person_added_to_dataset_json_is_kept(source, workspace):
     folder = convert(source, workspace)
     content = json.loads((folder / "dataset.json").read_text()) | {"licence": "CC BY 4.0"}
@@ -317,7 +366,7 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_conversion_resumes(
     monkeypatch.setattr(writing, "write_volume", write_volume)
     convert(source, workspace)
     assert {path: path.stat().st_mtime_ns for path in first} == first
-    assert check_dataset(folder).problems == []
+    assert check_dataset(folder).errors == []
     assert read_description(folder).num_training == 3
 
 
@@ -334,7 +383,7 @@ def test_sarcomas_of_pet_and_ct_end_on_the_grid_of_ct(shared, tmp_path, workspac
     for case in ("STS_001", "STS_003"):
         (source / case).symlink_to(shared / "data/sts" / case)
     folder = convert(source, workspace, dataset="Dataset110_Sarcoma")
-    assert check_dataset(folder).problems == []
+    assert check_dataset(folder).errors == []
     for case in ("STS_001", "STS_003"):
         ct_grid = read_grid(source / case / "CT_image.nii.gz")
         for name in (f"imagesTr/{case}_0000", f"imagesTr/{case}_0001", f"labelsTr/{case}"):

@@ -71,7 +71,7 @@ def test_a_task_of_one_channel_becomes_a_sound_dataset(task, workspace):
         make_task(task), workspace=workspace, progress=lambda *step: steps.append(step)
     )
     assert folder == workspace.raw / "Dataset007_Brain"
-    assert check_dataset(folder).problems == []
+    assert check_dataset(folder).errors == []
     assert check_dataset(folder).num_cases == 3
     assert steps == [(1, 3), (2, 3), (3, 3)]
     description = read_description(folder)
@@ -94,7 +94,7 @@ def test_the_fourth_axis_becomes_channels_in_their_order(task, workspace):
         data = read_volume(folder / f"imagesTr/brain_2_{channel:04d}.nii.gz").data
         np.testing.assert_array_equal(data, noise(3)[..., channel].T)
     assert len(list((folder / "imagesTs").iterdir())) == 3
-    assert check_dataset(folder).problems == []
+    assert check_dataset(folder).errors == []
 
 
 def test_a_channel_number_that_dataset_json_contradicts_is_an_error(task, workspace):
@@ -177,4 +177,4 @@ def test_a_conversion_resumes_where_it_stopped(task, workspace):
     (task / "imagesTr/brain_2.nii.gz").write_bytes(whole)
     convert_msd(task, workspace=workspace)
     assert (folder / "imagesTr/brain_1_0000.nii.gz").stat().st_mtime_ns == before
-    assert check_dataset(folder).problems == []
+    assert check_dataset(folder).errors == []

@@ -12,13 +12,15 @@ from veloxseg.datasets.converters.writing import (
     begin_dataset,
     describe_dataset,
     finish_dataset,
+    is_written,
     write_cases,
 )
 from veloxseg.datasets.labels import integer_labels
-from veloxseg.datasets.problems import Problem, raise_problems
+from veloxseg.datasets.problems import Problem, describe_two_grids, raise_problems
 from veloxseg.datasets.workspace import Workspace
-from veloxseg.errors import DatasetError
-from veloxseg.volumes.reading import read_volume
+from veloxseg.errors import DatasetError, GeometryError
+from veloxseg.volumes.reading import read_grid, read_volume
+from veloxseg.volumes.volume import same_grid
 
 _LABEL = "label"
 
@@ -89,6 +91,10 @@ def convert_folder(
         if progress is not None:
             progress(done, len(files))
 
+    if reference is None:
+        for case, paths in files.items():
+            if not is_written(folder, case, description, part=part):
+                _require_one_grid(case, paths)
     begin_dataset(folder, description, part=part, settings=settings)
     write_cases(
         folder,
@@ -144,6 +150,15 @@ def _pair(source: Path, patterns: Mapping[str, str]) -> dict[str, dict[str, Path
         [Problem(case=None, severity="error", message=message) for message in problems],
     )
     return {case: {part: by_case[case][0] for part, by_case in found.items()} for case in names}
+
+
+def _require_one_grid(case: str, paths: Mapping[str, Path]) -> None:
+    """Compare headers before anything is written, so that a reference can still be chosen."""
+    grids = [(part, read_grid(path)) for part, path in paths.items()]
+    first_part, first = grids[0]
+    for part, grid in grids[1:]:
+        if not same_grid(first, grid):
+            raise GeometryError(describe_two_grids(case, first_part, first, part, grid))
 
 
 def _name_values_found(files: Mapping[str, Mapping[str, Path]]) -> dict[str, int]:

@@ -74,27 +74,27 @@ def begin_dataset(
     """Start or resume: refuse to mix cases of different making in one dataset.
 
     ``settings`` (JSON values: source, channels, ...) are kept as ``conversion_Tr.json`` or
-    ``conversion_Ts.json``, so that a dataset says what it was made from.
+    ``conversion_Ts.json``, so that a dataset says what it was made from. They may be corrected
+    until the first case is written; ``labels`` later too, since they only name what is there.
 
     Raises:
-        DatasetError: the folder was begun with other settings, or its dataset.json has other
-            channels or labels.
+        DatasetError: cases were written with other settings, or dataset.json has other channels
+            or labels.
     """
     if (folder / FILE_NAME).is_file():
         _require_same(folder, read_description(folder), description)
     record = folder / f"conversion_{part}.json"
-    if not record.is_file():
-        write_json(record, dict(settings))
-        return
-    before = json.loads(record.read_text())
-    if before != settings:
-        changed = [key for key in settings if before.get(key) != settings[key]]
+    before = json.loads(record.read_text()) if record.is_file() else {}
+    changed = [key for key in settings if before.get(key) != settings[key]]
+    if before and _has_files(folder, part) and not _only_names_more(changed, before, settings):
         raise DatasetError(
             f"{record}: the conversion was begun with other settings: "
             + "; ".join(f"{key} was {before.get(key)}, is {settings[key]}" for key in changed)
             + ". Use the same ones to resume, another dataset number for another dataset, or "
             "remove the folder to start anew."
         )
+    if changed:
+        write_json(record, dict(settings))
 
 
 def write_cases(
@@ -123,13 +123,7 @@ def write_cases(
         OSError: a file cannot be written. Cases written before stay; run again to resume.
     """
     for done, name in enumerate(names, start=1):
-        image_paths = [
-            folder / f"images{part}" / f"{name}_{index:04d}{FILE_ENDING}"
-            for index in range(description.num_channels)
-        ]
-        label_path = folder / f"labels{part}" / f"{name}{FILE_ENDING}"
-        wanted = [*image_paths, label_path] if part == "Tr" else image_paths
-        if not all(path.is_file() for path in wanted):
+        if not is_written(folder, name, description, part=part):
             case = load(name)
             images = align_images(name, description.channels, case.images, reference=reference)
             if case.label is not None:
@@ -141,10 +135,20 @@ def write_cases(
                     resampled=reference is not None,
                 )
                 _require_named_values(name, label, description)
-                write_volume(label_path, label)
-            for path, image in zip(image_paths, images, strict=True):
+                write_volume(_label_path(folder, name, part), label)
+            for path, image in zip(
+                _image_paths(folder, name, description, part), images, strict=True
+            ):
                 write_volume(path, image)
         progress(done)
+
+
+def is_written(folder: Path, name: str, description: DatasetDescription, *, part: Part) -> bool:
+    """Whether all files of a case are there."""
+    wanted = _image_paths(folder, name, description, part)
+    if part == "Tr":
+        wanted.append(_label_path(folder, name, part))
+    return all(path.is_file() for path in wanted)
 
 
 def finish_dataset(folder: Path, description: DatasetDescription, *, part: Part) -> None:
@@ -161,6 +165,33 @@ def finish_dataset(folder: Path, description: DatasetDescription, *, part: Part)
         num_training = len(find_cases(folder, existing))
         existing = existing.model_copy(update={"num_training": num_training})
     write_json(folder / FILE_NAME, existing.to_json())
+
+
+def _image_paths(
+    folder: Path, name: str, description: DatasetDescription, part: Part
+) -> list[Path]:
+    return [
+        folder / f"images{part}" / f"{name}_{index:04d}{FILE_ENDING}"
+        for index in range(description.num_channels)
+    ]
+
+
+def _label_path(folder: Path, name: str, part: Part) -> Path:
+    return folder / f"labels{part}" / f"{name}{FILE_ENDING}"
+
+
+def _has_files(folder: Path, part: Part) -> bool:
+    """Whether an image or a label was finished; half-written ones are hidden."""
+    return any(any((folder / f"{what}{part}").glob("[!.]*")) for what in ("images", "labels"))
+
+
+def _only_names_more(
+    changed: Sequence[str], before: Mapping[str, Any], settings: Mapping[str, Any]
+) -> bool:
+    """Whether nothing but names of labels changed, and every value named before has one still."""
+    if set(changed) - {"labels"}:
+        return False
+    return not changed or set(before["labels"].values()) <= set(settings["labels"].values())
 
 
 def _require_same(folder: Path, old: DatasetDescription, new: DatasetDescription) -> None:

@@ -1,0 +1,102 @@
+"""What must be there before a fold is trained, said before anything heavy is loaded."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from veloxseg.atomic import read_json
+from veloxseg.datasets.workspace import Workspace
+from veloxseg.errors import DatasetError, PlanError, VeloxSegError
+from veloxseg.planning.files import preprocessed_folder, preprocessing_settings, read_mark
+from veloxseg.training.record import check_same_plan
+
+_NUM_FOLDS = 5
+
+
+def check_preprocessed(workspace: Workspace, name: str, plans: Mapping[str, Any]) -> list[str]:
+    """Check that all cases are preprocessed, and by this plan.
+
+    Returns:
+        The names of the cases.
+
+    Raises:
+        DatasetError: cases are missing: preprocessing was interrupted, or never begun.
+        PlanError: they were made by other settings than the plan's.
+    """
+    folder = preprocessed_folder(workspace, name, plans)
+    again = f"veloxseg preprocess {name}"
+    cases = sorted(file.stem for file in folder.glob("*.pkl"))
+    if not cases:
+        raise DatasetError(f"{folder}: no preprocessed cases. First: {again}")
+    fingerprint = read_json(folder.parent / "dataset_fingerprint.json")
+    expected = len(fingerprint["spacings"])
+    if len(cases) != expected:
+        raise DatasetError(
+            f"{folder}: {len(cases)} preprocessed cases, {expected} were planned. Preprocess them "
+            f"all: {again}"
+        )
+    mark = read_mark(folder)
+    if mark is not None and mark["settings"] != preprocessing_settings(plans):
+        raise PlanError(
+            f"{folder}: preprocessed with another spacing, normalisation or resampling than the "
+            f"plan has now. Preprocess again: {again}"
+        )
+    return cases
+
+
+def check_fold(splits: Path, fold: int | str, cases: list[str]) -> list[str]:
+    """Check that the fold can be made of the cases.
+
+    Args:
+        splits: ``splits_final.json``; without it nnU-Net makes five folds.
+        fold: Its number, or "all".
+        cases: The preprocessed cases.
+
+    Returns:
+        Cases that no fold has, as when they were added after the splits were made.
+
+    Raises:
+        DatasetError: there are too few cases, no such fold, or the splits name other cases.
+    """
+    if fold == "all":
+        return []
+    if not splits.is_file():
+        if len(cases) < _NUM_FOLDS or int(fold) >= _NUM_FOLDS:
+            raise DatasetError(
+                f"Fold {fold} of {len(cases)} cases: nnU-Net makes five folds, 0 to 4, of at least "
+                f"five cases. Train on every case with fold all, or write {splits}."
+            )
+        return []
+    folds = read_json(splits)
+    if int(fold) >= len(folds):
+        raise DatasetError(f"{splits}: it has the folds 0 to {len(folds) - 1}, no fold {fold}.")
+    named = {case for part in ("train", "val") for case in folds[int(fold)][part]}
+    if missing := sorted(named - set(cases)):
+        raise DatasetError(
+            f"{splits}: fold {fold} names {len(missing)} cases that are not preprocessed, such as "
+            f"{', '.join(missing[:3])}. Correct it, or remove it to have new folds made."
+        )
+    return sorted(set(cases) - named)
+
+
+def check_unspoilt(
+    folder: Path, plans: Mapping[str, Any], *, resume: bool, overwrite: bool
+) -> None:
+    """Check that training into a fold's results folder loses nothing.
+
+    Raises:
+        PlanError: the run was trained by another plan.
+        VeloxSegError: the fold is trained already and neither option is given, or both are, or
+            there is nothing to resume.
+    """
+    if resume and overwrite:
+        raise VeloxSegError("--resume goes on, --overwrite starts anew: give one of them.")
+    check_same_plan(folder.parent, plans)
+    checkpoints = sorted(folder.glob("checkpoint_*.pth"))
+    if checkpoints and not resume and not overwrite:
+        raise VeloxSegError(
+            f"{folder}: trained already ({checkpoints[-1].name}). Go on with --resume, or train it "
+            "anew with --overwrite."
+        )
+    if resume and not checkpoints:
+        raise VeloxSegError(f"{folder}: no checkpoint to resume from. Train without --resume.")
