@@ -63,7 +63,7 @@ def main() -> None:
             "conv_drop": 0.1,
         }
     )
-    model.to(memory_format=torch.channels_last_3d).train()
+    model.train()
     objective = Objective(in_channels=(1, 1), num_heads=4)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2.5e-4, weight_decay=0.01)
     image = torch.randn(2, 2, PATCH, PATCH, PATCH)

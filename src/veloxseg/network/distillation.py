@@ -86,6 +86,7 @@ class DistillationModel(nn.Module):
         self.teachers = nn.ModuleList(Teacher(config, m) for m in range(config.num_modalities))
         self.heads.apply(initialise)
         self.teachers.apply(initialise)
+        self.to(memory_format=torch.channels_last_3d)
 
     def forward(self, x: Tensor) -> TrainingOutput:
         features = self.network.encoder(x)

@@ -65,10 +65,10 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
     # Network, objective and optimizer
 
     def initialize(self) -> None:
-        """Build the network as nnU-Net does; on a CPU its channels are kept last in memory."""
+        """Build the network as nnU-Net does; off a CPU its weights take PyTorch's usual layout."""
         super().initialize()
-        if self.device.type == "cpu":
-            self.network.to(memory_format=torch.channels_last_3d)
+        if self.device.type != "cpu":
+            self.network.to(memory_format=torch.contiguous_format)
 
     def _build_loss(self) -> Objective:
         config = self._model().network.config
