@@ -1,5 +1,6 @@
 """Who looks on while a network trains."""
 
+from collections import deque
 from types import TracebackType
 from typing import Protocol
 
@@ -55,22 +56,24 @@ class ProgressObserver:
             console=console,
         )
         self._task = self._progress.add_task(title, total=1.0, loss="–", dice="–")
-        self._loss: float | None = None
+        self._losses: deque[float] = deque(maxlen=50)
 
     def stepped(self, *, fraction: float, loss: float) -> None:
-        """Move the bar; the loss shown is a running mean."""
-        self._loss = loss if self._loss is None else 0.95 * self._loss + 0.05 * loss
-        self._progress.update(self._task, completed=fraction, loss=f"{self._loss:.3f}")
+        """Move the bar; the loss shown is the mean of the last fifty steps."""
+        self._losses.append(loss)
+        self._progress.update(self._task, completed=fraction, loss=self._mean_loss())
 
     def epoch_ended(self, *, epoch: int, dice: float) -> None:
         """Show the Dice; where no bar can be drawn, print a line every ten epochs."""
         self._progress.update(self._task, dice=f"{dice:.3f}")
         if not self._progress.console.is_terminal and epoch % 10 == 0:
-            loss = "–" if self._loss is None else f"{self._loss:.3f}"
             done = self._progress.tasks[0].percentage
             self._progress.console.print(
-                f"epoch {epoch}: {done:.0f} % done, loss {loss}, Dice {dice:.3f}"
+                f"epoch {epoch}: {done:.0f} % done, loss {self._mean_loss()}, Dice {dice:.3f}"
             )
+
+    def _mean_loss(self) -> str:
+        return f"{sum(self._losses) / max(len(self._losses), 1):.3f}"
 
     def __enter__(self) -> "ProgressObserver":
         self._progress.start()
