@@ -28,6 +28,11 @@ class Case:
     images: tuple[Path, ...]
     label: Path | None
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files of the case, the label last."""
+        return self.images if self.label is None else (*self.images, self.label)
+
 
 def find_cases(
     dataset_folder: Path, description: DatasetDescription, *, part: Part = "Tr"

@@ -80,8 +80,10 @@ def preprocess(dataset: str, *, workspace: Workspace, num_workers: int = 1) -> P
     plans = read_plans(workspace, name)
     folder = preprocessed_folder(workspace, name, plans)
     cases = find_cases(raw, read_description(raw))
-    files = [file for case in cases for file in (*case.images, case.label) if file is not None]
-    mark = {"settings": preprocessing_settings(plans), "files": file_states(files)}
+    mark = {
+        "settings": preprocessing_settings(plans),
+        "files": file_states(f for case in cases for f in case.files),
+    }
     if read_mark(folder) == mark:
         return folder
     remove_mark(folder)

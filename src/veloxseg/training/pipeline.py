@@ -84,7 +84,7 @@ def is_planned(workspace: Workspace, name: str) -> bool:
     if not plans.is_file():
         return False
     cases = find_cases(raw, read_description(raw))
-    files = [file for case in cases for file in (*case.images, case.label) if file is not None]
+    files = [file for case in cases for file in case.files]
     parts = [raw / "dataset.json", raw / "imagesTr", raw / "labelsTr", *files]
     newest = max(part.stat().st_mtime for part in parts if part.exists())
     return newest <= plans.stat().st_mtime
