@@ -244,6 +244,57 @@ def test_version() -> None:
     assert _run("--version").strip() == __version__
 
 
+_PLAIN_INSTALL = """
+import sys
+for name in ("torch", "nnunetv2", "SimpleITK", "scipy", "matplotlib", "safetensors", "onnx"):
+    sys.modules[name] = None
+from veloxseg.cli import main
+sys.argv = ["veloxseg", *{arguments!r}]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing", "install"),
+    [
+        (["check", "100"], "SimpleITK", "veloxseg[images]"),
+        (["convert", "folder", "x", "y", "--channel", "CT=*"], "SimpleITK", "veloxseg[images]"),
+        (["convert", "msd", "x"], "SimpleITK", "veloxseg[images]"),
+        (["evaluate", "x", "y"], "scipy", "veloxseg[train]"),
+        (["plan", "100"], "torch, nnunetv2, SimpleITK, scipy", "veloxseg[train]"),
+        (["preprocess", "100"], "torch", "veloxseg[train]"),
+        (["train", "100", "0"], "torch", "veloxseg[train]"),
+        (["run", "100"], "torch", "veloxseg[train]"),
+        (["demo"], "torch", "veloxseg[train]"),
+    ],
+)
+def test_on_a_plain_install_a_command_says_what_to_install(
+    arguments: list[str], missing: str, install: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _PLAIN_INSTALL.format(arguments=arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 2, said
+    assert f"This needs {missing}" in said
+    assert install in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["info"], ["predict", "--help"]])
+def test_on_a_plain_install_help_and_info_work(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _PLAIN_INSTALL.format(arguments=arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_light_commands_never_import_torch_nnunet_or_matplotlib(
     dataset: Path, source: Path, root: Path
 ) -> None:

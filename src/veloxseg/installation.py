@@ -10,8 +10,9 @@ from pathlib import Path
 from veloxseg.errors import VeloxSegError
 
 INSTALL_TRAINING = 'pip install "veloxseg[train]"'
-_BASE = ("veloxseg", "numpy", "SimpleITK", "nibabel")
-_TRAINING = ("torch", "nnunetv2", "safetensors", "matplotlib")
+INSTALL_IMAGES = 'pip install "veloxseg[images]"'
+_BASE = ("veloxseg", "numpy", "nibabel", "openvino", "onnxruntime")
+_TRAINING = ("torch", "nnunetv2", "SimpleITK", "scipy", "safetensors", "onnx", "matplotlib")
 _VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_extTrainer")
 
 
@@ -63,15 +64,28 @@ def extension_folder() -> Path:
 
 
 def require_training() -> None:
-    """Make sure that what planning, training and prediction need is installed.
+    """Make sure that what planning and training need is installed.
 
     Raises:
         VeloxSegError: it is not.
     """
-    missing = [name for name in _TRAINING if find_spec(name) is None]
+    require_packages(*_TRAINING, install=INSTALL_TRAINING)
+
+
+def require_packages(*names: str, install: str) -> None:
+    """Make sure that packages are there that a plain install is without.
+
+    Args:
+        names: Of the packages, as they are imported.
+        install: The command that installs them.
+
+    Raises:
+        VeloxSegError: one is missing.
+    """
+    missing = [name for name in names if find_spec(name) is None]
     if missing:
         raise VeloxSegError(
-            f"This needs {', '.join(missing)}, not installed here. Install: {INSTALL_TRAINING}"
+            f"This needs {', '.join(missing)}, not installed here. Install: {install}"
         )
 
 

@@ -1,20 +1,16 @@
 """Which run and which cases a user means, before anything is computed."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from veloxseg.atomic import write_json
-from veloxseg.datasets.description import DatasetDescription
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import BundleError, DatasetError
-from veloxseg.training.prediction_inputs import find_prediction_cases
 from veloxseg.training.runs import find_run
 from veloxseg.volumes.reading import write_volume
 from veloxseg.volumes.volume import Volume
@@ -25,7 +21,6 @@ _DATASET = {
     "numTraining": 2,
     "file_ending": ".nii.gz",
 }
-_DESCRIPTION = DatasetDescription.model_validate(_DATASET)
 
 
 @pytest.fixture
@@ -50,11 +45,6 @@ def _write_image(path: Path, *, spacing: float = 1.0) -> Path:
     data = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     write_volume(path, Volume(data=data, spacing_zyx=(spacing, 1.0, 1.0)))
     return path
-
-
-def _write_case(folder: Path, name: str, *, pet_spacing: float = 1.0) -> None:
-    _write_image(folder / f"{name}_0000.nii.gz")
-    _write_image(folder / f"{name}_0001.nii.gz", spacing=pet_spacing)
 
 
 def test_a_results_folder_means_all_its_finished_folds(workspace: Workspace) -> None:
@@ -108,101 +98,6 @@ def test_a_results_folder_copied_without_its_plan_is_refused(workspace: Workspac
     (folder / "plans.json").unlink()
     with pytest.raises(BundleError, match=r"no plans\.json"):
         find_run(folder / "fold_0")
-
-
-def test_a_folder_gives_its_cases_with_channels_in_order(tmp_path: Path) -> None:
-    _write_case(tmp_path / "in", "b")
-    _write_case(tmp_path / "in", "a_1")
-    cases = find_prediction_cases([tmp_path / "in"], tmp_path / "out", _DESCRIPTION)
-    assert [case.name for case in cases] == ["a_1", "b"]
-    assert [path.name for path in cases[0].images] == ["a_1_0000.nii.gz", "a_1_0001.nii.gz"]
-    assert cases[0].output == tmp_path / "out" / "a_1.nii.gz"
-
-
-def test_files_are_the_channels_of_one_case(tmp_path: Path) -> None:
-    files = [_write_image(tmp_path / "ct.nii.gz"), _write_image(tmp_path / "pet.nii.gz")]
-    to_file, to_folder = (
-        find_prediction_cases(files, tmp_path / output, _DESCRIPTION)[0]
-        for output in ("mask.nii.gz", "out")
-    )
-    assert to_file.images == tuple(files)
-    assert to_file.output == tmp_path / "mask.nii.gz"
-    assert to_folder.output == tmp_path / "out" / "ct.nii.gz"
-
-
-def test_all_incomplete_cases_are_reported_at_once(tmp_path: Path) -> None:
-    for name in ("a", "b", "c"):
-        _write_case(tmp_path, name)
-    (tmp_path / "a_0001.nii.gz").unlink()
-    (tmp_path / "b_0000.nii.gz").unlink()
-    with pytest.raises(DatasetError, match=r"(?s)Case a: no PET image.*Case b: no CT image"):
-        find_prediction_cases([tmp_path], tmp_path / "out", _DESCRIPTION)
-
-
-def test_a_channel_that_the_network_does_not_know_is_refused(tmp_path: Path) -> None:
-    _write_case(tmp_path, "a")
-    shutil.copy(tmp_path / "a_0000.nii.gz", tmp_path / "a_0002.nii.gz")
-    with pytest.raises(DatasetError, match="channel 0002"):
-        find_prediction_cases([tmp_path], tmp_path / "out", _DESCRIPTION)
-
-
-def test_channels_on_different_grids_are_refused(tmp_path: Path) -> None:
-    _write_case(tmp_path, "a", pet_spacing=2.0)
-    with pytest.raises(DatasetError, match=r"Case a: CT has spacing 1 x 1 x 1 mm.*--reference CT"):
-        find_prediction_cases([tmp_path], tmp_path / "out", _DESCRIPTION)
-
-
-def test_a_file_that_is_no_image_is_refused(tmp_path: Path) -> None:
-    _write_case(tmp_path, "a")
-    (tmp_path / "a_0001.nii.gz").write_text("not an image")
-    with pytest.raises(DatasetError, match="Case a, PET"):
-        find_prediction_cases([tmp_path], tmp_path / "out", _DESCRIPTION)
-
-
-def test_an_empty_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    with pytest.raises(DatasetError, match="no image"):
-        find_prediction_cases([tmp_path / "in"], tmp_path / "out", _DESCRIPTION)
-    absent = [tmp_path / "absent.nii.gz"] * 2
-    with pytest.raises(DatasetError, match="found nothing"):
-        find_prediction_cases(absent, tmp_path / "out", _DESCRIPTION)
-
-
-def test_a_mistyped_folder_is_said_to_be_absent(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"typo: found nothing\. Expected a folder of cases"):
-        find_prediction_cases([tmp_path / "typo"], tmp_path / "out", _DESCRIPTION)
-
-
-def test_a_sheared_header_that_nnunet_refuses_is_an_error_with_the_remedy(tmp_path: Path) -> None:
-    _write_case(tmp_path / "in", "a")
-    for path in (tmp_path / "in").iterdir():
-        image = nibabel.load(path)
-        affine = image.affine.copy()
-        affine[0, 1] += 0.02
-        nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), affine), path)
-    with pytest.raises(DatasetError, match=r"(?s)2 problems.*Case a, CT: .*convert folder.*PET"):
-        find_prediction_cases([tmp_path / "in"], tmp_path / "out", _DESCRIPTION)
-    by_nibabel = _DESCRIPTION.model_copy(update={"overwrite_image_reader_writer": "NibabelIO"})
-    assert len(find_prediction_cases([tmp_path / "in"], tmp_path / "out", by_nibabel)) == 1
-
-
-def test_too_few_files_are_refused_with_the_channels_named(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="CT, PET"):
-        find_prediction_cases(
-            [_write_image(tmp_path / "ct.nii.gz")], tmp_path / "mask.nii.gz", _DESCRIPTION
-        )
-
-
-def test_a_folder_of_cases_does_not_go_into_one_file(tmp_path: Path) -> None:
-    _write_case(tmp_path, "a")
-    with pytest.raises(DatasetError, match="Give a folder"):
-        find_prediction_cases([tmp_path], tmp_path / "mask.nii.gz", _DESCRIPTION)
-
-
-def test_an_input_is_not_overwritten(tmp_path: Path) -> None:
-    files = [_write_image(tmp_path / "ct.nii.gz"), _write_image(tmp_path / "pet.nii.gz")]
-    with pytest.raises(DatasetError, match="overwritten"):
-        find_prediction_cases(files, tmp_path / "pet.nii.gz", _DESCRIPTION)
 
 
 def test_a_mask_cut_short_by_a_full_disk_is_not_left_behind(tmp_path: Path) -> None:

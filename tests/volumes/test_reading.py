@@ -1,14 +1,22 @@
 import gzip
 import itertools
+import subprocess
+import sys
 
 import nibabel
 import numpy as np
 import pytest
 import SimpleITK
 
-from veloxseg.errors import ImageReadError
-from veloxseg.volumes import reading
-from veloxseg.volumes.reading import read_channels, read_grid, read_volume, write_volume
+from veloxseg.errors import GeometryError, ImageReadError
+from veloxseg.volumes.reading import (
+    read_channels,
+    read_grid,
+    read_volume,
+    require_itk_header,
+    write_mask,
+    write_volume,
+)
 from veloxseg.volumes.volume import Grid, Volume, same_grid
 
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -240,22 +248,119 @@ def test_an_unknown_ending_cannot_be_written(tmp_path):
 
 
 def test_reading_leaves_itks_warnings_as_they_were(tmp_path):
-    save_nifti(tmp_path / "a.nii.gz", numbered(), np.eye(4))
+    write_volume(tmp_path / "a.nrrd", Volume(data=numbered(), spacing_zyx=(1.0, 1.0, 1.0)))
     before = SimpleITK.ProcessObject.GetGlobalWarningDisplay()
-    read_volume(tmp_path / "a.nii.gz")
+    read_volume(tmp_path / "a.nrrd")
     assert SimpleITK.ProcessObject.GetGlobalWarningDisplay() == before
 
 
-def test_a_grid_is_read_without_voxels(tmp_path, monkeypatch):
-    save_nifti(tmp_path / "a.nii.gz", numbered(), np.eye(4))
-
-    def refuse(*_):
-        raise AssertionError("voxels were read")
-
-    monkeypatch.setattr(reading.sitk, "ReadImage", refuse)
-    assert read_grid(tmp_path / "a.nii.gz") == Grid(
-        size_zyx=(6, 5, 4),
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_grid_is_read_without_voxels(tmp_path, pack):
+    save_nifti(tmp_path / "a.nii", np.random.default_rng(0).random((40, 50, 60)), np.eye(4))
+    packed = pack((tmp_path / "a.nii").read_bytes())
+    (tmp_path / "b.nii.gz").write_bytes(packed[: 352 + len(packed) // 100])  # the voxels are gone
+    assert read_grid(tmp_path / "b.nii.gz") == Grid(
+        size_zyx=(60, 50, 40),
         spacing_zyx=(1.0, 1.0, 1.0),
         origin_xyz=(0.0, 0.0, 0.0),
         direction=(-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0),
     )
+
+
+def test_the_header_that_itk_refuses_is_said_to_be_so(tmp_path):
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    affine[0, 1] = 0.02
+    save_nifti(tmp_path / "a.nii.gz", numbered(), affine)
+    with pytest.raises(ImageReadError, match="ITK, refuses the header"):
+        require_itk_header(tmp_path / "a.nii.gz")
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_a_mask_has_its_images_place_to_the_bit(tmp_path, kind):
+    affine = np.eye(4)
+    affine[:3, :3] = rotation((10, -25, 40)) @ np.diag([0.7, 1.1, 3.0])
+    affine[0, 1] += 0.01  # sheared a little: only a copy keeps that
+    image = kind(numbered(), affine)
+    image.header.set_qform(np.diag([-1.0, 2, 3, 1]), code=3)
+    image.header.set_sform(affine, code=2)
+    image.header["pixdim"][1:4] = (0.7, 1.1, 3.0)
+    image.header["xyzt_units"] = 3
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    mask = numbered().T.astype(np.int16) % 5
+    grid = read_grid(tmp_path / "a.nii.gz")
+
+    write_mask(tmp_path / "m.nii", mask, grid, like=tmp_path / "a.nii.gz")
+
+    source, written = (nibabel.load(tmp_path / name) for name in ("a.nii.gz", "m.nii"))
+    for name in ("qform_code", "sform_code", "xyzt_units", "srow_x", "srow_y", "srow_z"):
+        np.testing.assert_array_equal(written.header[name], source.header[name])
+    for name in ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"):
+        assert written.header[name].tobytes() == source.header[name].tobytes()
+    assert written.header["pixdim"][:4].tobytes() == source.header["pixdim"][:4].tobytes()
+    np.testing.assert_array_equal(np.asarray(written.dataobj).T, mask)
+    assert read_grid(tmp_path / "m.nii") == grid
+
+
+@pytest.mark.parametrize(("image", "mask"), [("a.nrrd", "m.nii.gz"), ("a.nii.gz", "m.nrrd")])
+def test_a_mask_in_another_format_than_its_image_lies_on_its_grid(tmp_path, image, mask):
+    volume = Volume(data=numbered(), spacing_zyx=(3.0, 2.0, 0.7), origin_xyz=(1.0, 2.0, 3.0))
+    write_volume(tmp_path / image, volume)
+    write_mask(tmp_path / mask, volume.data > 50, volume.grid, like=tmp_path / image)
+    written = read_volume(tmp_path / mask)
+    assert written.data.dtype == np.uint8
+    assert same_grid(written, volume)
+    np.testing.assert_array_equal(written.data, volume.data > 50)
+
+
+def test_a_mask_of_another_size_than_its_image_is_refused(tmp_path):
+    save_nifti(tmp_path / "a.nii.gz", numbered(), np.eye(4))
+    grid = read_grid(tmp_path / "a.nii.gz")
+    with pytest.raises(GeometryError, match="do not fit"):
+        write_mask(tmp_path / "m.nii.gz", np.zeros((4, 5, 6), np.uint8), grid)
+    other = Volume(data=np.zeros((4, 5, 6), np.uint8), spacing_zyx=(1.0, 1.0, 1.0))
+    with pytest.raises(GeometryError, match=r"m\.nii\.gz: .*does not fit its image"):
+        write_mask(tmp_path / "m.nii.gz", other.data, other.grid, like=tmp_path / "a.nii.gz")
+    assert not (tmp_path / "m.nii.gz").exists()
+
+
+_PLAIN_INSTALL = """
+import sys
+for name in ("SimpleITK", "scipy", "torch"):
+    sys.modules[name] = None
+from pathlib import Path
+import numpy as np
+from veloxseg.errors import ImageReadError
+from veloxseg.volumes.reading import read_grid, read_volume, write_mask, write_volume
+from veloxseg.volumes.orientation import to_ras
+from veloxseg.volumes.volume import Volume
+
+folder = Path(sys.argv[1])
+volume = Volume(data=np.arange(24.0).reshape(2, 3, 4), spacing_zyx=(3.0, 2.0, 1.0))
+write_volume(folder / "a.nii.gz", volume)
+again = read_volume(folder / "a.nii.gz")
+assert (again.data == volume.data).all() and again.grid == read_grid(folder / "a.nii.gz")
+write_mask(folder / "m.nii", to_ras(again).data > 5, volume.grid, like=folder / "a.nii.gz")
+(folder / "a.nrrd").touch()
+for use in (read_volume, read_grid, lambda path: write_volume(path, volume)):
+    try:
+        use(folder / "a.nrrd")
+    except ImageReadError as error:
+        print(error)
+"""
+
+
+def test_nifti_needs_neither_simpleitk_nor_scipy_nor_torch(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", _PLAIN_INSTALL, str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    reading, header, writing = done.stdout.splitlines()
+    assert (
+        reading
+        == header
+        == (
+            f"{tmp_path}/a.nrrd: reading .nrrd needs SimpleITK, not installed here. "
+            'Install: pip install "veloxseg[images]"'
+        )
+    )
+    assert "a.nrrd: writing .nrrd needs SimpleITK" in writing

@@ -15,6 +15,7 @@ Source of the mathematics: VeloxSeg (ICLR 2026, arXiv 2509.22307).
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -171,7 +172,7 @@ class _Network:
         return stem, self._rows(tokens, self.orders[0])
 
     def _sum_of_convs(
-        self, channels: Sequence[str], kernel: Array, bias: str, **attributes: list[int]
+        self, channels: Sequence[str], kernel: Array, bias: str, **attributes: Any
     ) -> str:
         """Convolve each input channel by its part of a kernel (C, c, sx, kz, ky, kx)."""
         g = self.g
@@ -381,7 +382,7 @@ class _Network:
         return self._rows(g.reshape(y, -1, num, channels), (starts + inside).ravel())
 
     def _qkv(self, name: str, stage: int) -> tuple[Array, Array]:
-        """Weight (M·A, S, M·F) and bias (S, M·F), F ordered (queries, keys, values), each by head."""
+        """Weight (M·A, S, M·F) and bias (S, M·F); F is (queries, keys, values), each by head."""
         config = self.config
         scales, heads, d = (
             len(self.scales[stage]),
@@ -404,10 +405,11 @@ class _Network:
         rows = relative_positions(divide(*self.scales[stage][0]))
         bias: Array = self.w[f"{name}.position_table"][rows].transpose(2, 0, 1)
         modalities = self.config.num_modalities
-        return bias.repeat(modalities, axis=1).repeat(modalities, axis=2)
+        tiled: Array = bias.repeat(modalities, axis=1).repeat(modalities, axis=2)
+        return tiled
 
     def _layer_norm(self, x: str, channels: int) -> str:
-        """Layer norm of each modality's channels without its affine part; x is (B, N, M·channels)."""
+        """Layer norm of each modality's channels, (B, N, M·channels), without its affine part."""
         g, modalities = self.g, self.config.num_modalities
         scale = g.constant(np.ones(channels, np.float32))
         if modalities > 1:
@@ -427,7 +429,8 @@ class _Network:
     def _modality_weight(self, name: str) -> Array:
         """The weight of a grouped 1×1×1 convolution as (M, in, out)."""
         weight = self.w[name]
-        return weight.reshape(self.config.num_modalities, -1, weight.shape[1]).swapaxes(1, 2)
+        by_modality = weight.reshape(self.config.num_modalities, -1, weight.shape[1])
+        return np.swapaxes(by_modality, 1, 2)
 
     def _by_modality(self, x: str, weight: Array, bias: Array) -> str:
         """Each modality's own product: (B, N, M·in) with (M, in, out) and (M, out)."""
@@ -462,7 +465,10 @@ def _block_diagonal(blocks: Array) -> Array:
 
 
 def _blocked_stem(weight: Array, stride: int) -> Array:
-    """A stem's kernel (C, c, kz, ky, 2s - 1) for blocks of s neighbours along x: (C, c, s, kz, ky, k).
+    """A stem's kernel (C, c, kz, ky, 2s - 1) for blocks of s neighbours along x.
+
+    Returns:
+        (C, c, s, kz, ky, k).
 
     Position s·i + t lies in block i where t >= 0 and in block i - 1 where t < 0; hence k = 2, or
     1 where s is 1.

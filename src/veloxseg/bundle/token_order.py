@@ -41,7 +41,8 @@ def cells(grid: Axes, stride: Axes) -> Order:
     """(coarse positions, Π stride): the flat positions in every cell, the last axis fastest."""
     flat = np.arange(math.prod(grid)).reshape(grid)
     (sz, sy, sx), (z, y, x) = stride, divide(grid, stride)
-    return flat.reshape(z, sz, y, sy, x, sx).transpose(0, 2, 4, 1, 3, 5).reshape(z * y * x, -1)
+    blocks: Order = flat.reshape(z, sz, y, sy, x, sx).transpose(0, 2, 4, 1, 3, 5)
+    return blocks.reshape(z * y * x, -1)
 
 
 def tokens_of_windows(
@@ -67,10 +68,12 @@ def relative_positions(tokens: Axes) -> Order:
     """(L, L): row of the position table for each (query, key) of a window's tokens, as in Swin."""
     position = np.stack(np.unravel_index(np.arange(math.prod(tokens)), tokens), axis=-1)
     offset = position[:, None] - position[None] + np.array(tokens) - 1
-    return np.ravel_multi_index(tuple(np.moveaxis(offset, -1, 0)), [2 * n - 1 for n in tokens])
+    rows: Order = np.ravel_multi_index(tuple(offset.transpose(2, 0, 1)), [2 * n - 1 for n in tokens])
+    return rows
 
 
 def linear_interpolation(num: int, extent: int) -> npt.NDArray[np.float64]:
     """(extent, num): along one axis, the first and the last of both coinciding."""
     place = np.linspace(0, num - 1, extent) if extent > 1 else np.zeros(1)
-    return np.maximum(0.0, 1.0 - np.abs(place[:, None] - np.arange(num)))
+    weights: npt.NDArray[np.float64] = 1.0 - np.abs(place[:, None] - np.arange(num))
+    return weights.clip(min=0.0)

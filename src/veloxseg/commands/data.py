@@ -8,6 +8,7 @@ import typer
 from veloxseg.commands.reporting import Dataset, Root, case_bar, reported, results_console
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import DatasetError
+from veloxseg.installation import INSTALL_IMAGES, INSTALL_TRAINING, require_packages
 
 convert_app = typer.Typer(
     name="convert", help="Bring scans into nnU-Net's raw format.", no_args_is_help=True
@@ -42,6 +43,7 @@ def convert_folder_command(
     root: Root = None,
 ) -> None:
     """Convert images of any names, paired by the case's name."""
+    require_packages("SimpleITK", install=INSTALL_IMAGES)
     from veloxseg.datasets.converters.folder import convert_folder
 
     with case_bar("Converting") as progress:
@@ -68,6 +70,7 @@ def convert_msd_command(
     root: Root = None,
 ) -> None:
     """Convert a task of the Medical Segmentation Decathlon."""
+    require_packages("SimpleITK", install=INSTALL_IMAGES)
     from veloxseg.datasets.converters.msd import convert_msd
 
     with case_bar("Converting") as progress:
@@ -84,6 +87,7 @@ def check(
     root: Root = None,
 ) -> None:
     """Open every file of a dataset and say what is wrong; exits with 2 on errors."""
+    require_packages("SimpleITK", install=INSTALL_IMAGES)
     from veloxseg.atomic import write_json
     from veloxseg.commands.tables import problems_table
     from veloxseg.datasets.check import check_dataset
@@ -123,6 +127,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Compare masks with references of the same name: Dice, HD95, volumes."""
+    require_packages("scipy", install=INSTALL_TRAINING)
     from veloxseg.evaluation.summary import evaluate_folder
     from veloxseg.evaluation.table import format_summary
 

@@ -17,8 +17,8 @@ from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import DatasetError, ImageReadError, VeloxSegError
 from veloxseg.installation import extension_folder
 from veloxseg.quiet import printing_to_log
+from veloxseg.runtime.inputs import PredictionCase, find_prediction_cases
 from veloxseg.training.device import Device, choose_device
-from veloxseg.training.prediction_inputs import PredictionCase, find_prediction_cases
 from veloxseg.training.runs import FINAL, Run, find_run
 from veloxseg.volumes.itk import last_line
 from veloxseg.volumes.reading import read_volume
@@ -67,7 +67,13 @@ def predict(
     if not 0 <= overlap < 1:
         raise VeloxSegError(f"--overlap is {overlap}. Expected a share from 0 to less than 1.")
     trained = find_run(run, workspace=workspace)
-    cases = find_prediction_cases(inputs, output, trained.description)
+    cases = find_prediction_cases(
+        inputs,
+        output,
+        channels=trained.description.channels,
+        file_ending=trained.description.file_ending,
+        itk_header=trained.description.read_by_itk,
+    )
     waiting = [case for case in cases if not (resume and case.output.is_file())]
     if not waiting:
         return [case.output for case in cases]

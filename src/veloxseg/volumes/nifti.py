@@ -1,31 +1,35 @@
-"""NIfTI files as nibabel reads them, where ITK would go wrong without a word.
+"""NIfTI files: their header, their voxels, and how they are written.
 
-ITK puts 0 for NaN and for whatever is missing in a file cut short, and refuses sheared headers.
+Headers are nibabel's, unchecked and as stored: what ITK would repair or overlook is decided here.
 """
 
 import gzip
+import io
 import math
 import zlib
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import numpy.typing as npt
-from nibabel.filebasedimages import ImageFileError
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 
+from veloxseg.atomic import atomic_path
 from veloxseg.errors import ImageReadError
-from veloxseg.volumes.volume import Grid
 
-SHEAR_TOLERANCE_VOXELS = 0.5
-"""How far a sheared header may put a corner from the nearest unsheared grid, in voxels.
+COMPRESSION_LEVEL = 1
+"""Of gzip: images come out about as small as with 6, in a third of the time."""
 
-Less is the rounding of whoever wrote the header; more would misplace the image.
-"""
-
-_READ_ERRORS = (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error)
-_LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0])
+_LONGEST_HEADER = Nifti2Header.sizeof_hdr
+_MAGIC: dict[bytes, tuple[Any, int]] = {b"n+1\0": (Nifti1Header, 344), b"n+2\0": (Nifti2Header, 4)}
+_GZIP = b"\x1f\x8b"
+_LARGEST_RATIO = 1032
+"""Deflate cannot compress further, so a shorter file cannot hold what its header says."""
+_TRAILER_BYTES = 1 << 20
+"""What may follow the voxels in a compressed file; more, and the header does not describe it."""
+_READ_ERRORS = (HeaderDataError, OSError, EOFError, zlib.error, ValueError, OverflowError)
 
 
 def is_nifti(path: Path) -> bool:
@@ -33,90 +37,192 @@ def is_nifti(path: Path) -> bool:
     return path.name.endswith((".nii", ".nii.gz"))
 
 
-def load_nifti_header(path: Path) -> Any:
-    """Nibabel's image of a file, no voxel read.
+def read_nifti_header(path: Path) -> Any:
+    """Nibabel's header of a file, as stored; no voxel is read.
 
     Raises:
-        ImageReadError: the file is no NIfTI.
+        ImageReadError: the file is no NIfTI, or its header says nothing sensible.
     """
     try:
-        return nibabel.load(path)
+        with path.open("rb") as file:
+            start = file.read(_LONGEST_HEADER)
+        if start.startswith(_GZIP):
+            with gzip.open(path) as file:
+                start = file.read(_LONGEST_HEADER)
+        return _parse_header(start)
     except _READ_ERRORS as error:
         raise _not_readable(path, error) from error
 
 
-def load_whole_nifti(path: Path) -> Any:
-    """Nibabel's image of a file, its voxels in memory.
+def read_nifti(path: Path) -> tuple[Any, npt.NDArray[Any]]:
+    """The header of a file and its voxels (..., Z, Y, X), which cannot be written to.
+
+    Voxels are as stored, or float32 if they have a slope or intercept, applied.
 
     Raises:
-        ImageReadError: the file is no NIfTI, cut short or damaged.
+        ImageReadError: the file is no NIfTI, cut short, damaged, or larger than the memory.
     """
-    header = load_nifti_header(path)
     try:
         content = path.read_bytes()
-        if path.name.endswith(".gz"):
-            content = gzip.decompress(content)  # verifies the checksum
+        if content.startswith(_GZIP):
+            with gzip.open(io.BytesIO(content)) as file:
+                header = _parse_header(file.read(_LONGEST_HEADER))
+            content = _decompress(content, _data_end(header))
+        else:
+            header = _parse_header(content[:_LONGEST_HEADER])
+            _require_length(len(content), _data_end(header))
+        return header, _voxels(header, content)
+    except MemoryError as error:
+        raise ImageReadError(
+            f"{path}: the image takes {_data_end(header) / 1e9:.1f} GB, more than there is memory. "
+            "Crop or resample it first."
+        ) from error
     except _READ_ERRORS as error:
         raise _not_readable(path, error) from error
-    num_bytes = math.prod(header.shape) * header.get_data_dtype().itemsize
-    expected = int(header.dataobj.offset) + num_bytes
-    if len(content) < expected:
-        raise ImageReadError(
-            f"{path}: cut short, {len(content)} bytes of {expected}. Copy or export it again."
-        )
-    return type(header).from_bytes(content)
 
 
-def nifti_voxels(image: Any) -> npt.NDArray[Any]:
-    """Voxels (..., Z, Y, X) as stored, or float32 if they have a slope or intercept, applied."""
-    voxels = image.dataobj
-    is_scaled = (voxels.slope, voxels.inter) != (1, 0)
-    data = np.asarray(voxels, dtype=np.float32 if is_scaled else None)  # (X, Y, Z, ...)
-    reversed_axes: npt.NDArray[Any] = data.T
-    return reversed_axes
-
-
-def nifti_axes(image: Any) -> tuple[tuple[int, ...], int]:
+def nifti_axes(header: Any) -> tuple[tuple[int, ...], int]:
     """Shape, x first, and number of values a voxel: NIfTI keeps vectors on its fifth axis."""
-    num_colours = len(image.get_data_dtype().fields or (0,))
-    if len(image.shape) == 5:
-        return image.shape[:4], num_colours * image.shape[4]
-    return image.shape, num_colours
+    num_colours = len(header.get_data_dtype().fields or (0,))
+    shape = _stored_shape(header)
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) == 5:
+        return shape[:4], num_colours * shape[4]
+    return shape, num_colours
 
 
-def nearest_grid(
-    path: Path, affine_ras: npt.NDArray[np.float64], size_xyz: tuple[int, int, int]
-) -> Grid:
-    """Grid with perpendicular axes nearest to a NIfTI affine (4, 4), sharing its centre.
+def write_nifti(path: Path, data: npt.NDArray[Any], geometry: Any) -> None:
+    """Write an image whole or not at all, compressed if ``path`` ends in ``.gz``.
+
+    Args:
+        path: The file.
+        data: (Z, Y, X) voxels of a type that NIfTI knows, in any byte order.
+        geometry: A header, whose place in space the new one has to the bit.
 
     Raises:
-        ImageReadError: it is too far from perpendicular, or has a spacing of zero.
+        OSError: the disk is full, or NIfTI knows no such voxels.
     """
-    columns = _LPS_FROM_RAS @ affine_ras[:3, :3]
-    spacing_xyz = np.linalg.norm(columns, axis=0)
-    if not np.isfinite(affine_ras).all() or not (spacing_xyz > 0).all():
-        raise ImageReadError(
-            f"{path}: the header's affine is {affine_ras[:3].tolist()}, which is no grid. "
-            "Expected three axes of positive spacing. Export the image again."
-        )
-    left, _, right = np.linalg.svd(columns / spacing_xyz)
-    rotation = left @ right
-    middle = (np.array(size_xyz) - 1) / 2
-    centre = columns @ middle + _LPS_FROM_RAS @ affine_ras[:3, 3]
-    origin_xyz = centre - rotation @ (spacing_xyz * middle)
-    off_voxels = (np.abs(columns - rotation * spacing_xyz) @ middle).max() / spacing_xyz.min()
-    if off_voxels > SHEAR_TOLERANCE_VOXELS:
-        raise ImageReadError(
-            f"{path}: the header's axes are not perpendicular; straightened, a corner would move "
-            f"by {off_voxels:.2g} voxels. Expected {SHEAR_TOLERANCE_VOXELS} or less. "
-            "Resample the image to a grid with perpendicular axes first."
-        )
-    return Grid(
-        size_zyx=(size_xyz[2], size_xyz[1], size_xyz[0]),
-        spacing_zyx=(float(spacing_xyz[2]), float(spacing_xyz[1]), float(spacing_xyz[0])),
-        origin_xyz=(float(origin_xyz[0]), float(origin_xyz[1]), float(origin_xyz[2])),
-        direction=tuple(float(cosine) for cosine in rotation.flat),
-    )
+    try:
+        header = _header_like(geometry, data)
+    except HeaderDataError as error:
+        raise OSError(f"{path}: NIfTI cannot hold the image ({error}).") from error
+    stored = np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("<"))
+    parts = [header.binaryblock + bytes(_data_start(header) - header.sizeof_hdr), stored.data]
+    with atomic_path(path) as temporary:
+        try:
+            with temporary.open("wb") as file:
+                if path.name.endswith(".gz"):
+                    stream = zlib.compressobj(COMPRESSION_LEVEL, wbits=31)
+                    for part in parts:
+                        file.write(stream.compress(part))
+                    file.write(stream.flush())
+                else:
+                    file.writelines(parts)
+                num_bytes = file.tell()
+            if temporary.stat().st_size != num_bytes:
+                raise OSError(f"{temporary.stat().st_size} bytes of {num_bytes} arrived")
+        except OSError as error:
+            raise OSError(
+                f"{path}: the image could not be written ({error}). "
+                "Check the space left on the disk."
+            ) from error
+
+
+def _parse_header(start: bytes) -> Any:
+    for magic, (kind, place) in _MAGIC.items():
+        if start[place : place + len(magic)] == magic and len(start) >= kind.sizeof_hdr:
+            header = kind(start[: kind.sizeof_hdr], check=False)
+            break
+    else:
+        raise ValueError("not a NIfTI header")
+    if not 1 <= int(header["dim"][0]) <= 7:
+        raise ValueError(f"{int(header['dim'][0])} axes")
+    if min(_stored_shape(header)[:3]) < 1:
+        raise ValueError(f"size {_stored_shape(header)}")
+    if _data_start(header) < header.single_vox_offset:
+        raise ValueError(f"voxels from byte {_data_start(header)} on, within the header")
+    try:
+        itemsize = header.get_data_dtype().itemsize
+    except KeyError:
+        itemsize = 0
+    if itemsize == 0:
+        raise ValueError(f"voxels of the type {int(header['datatype'])}")
+    return header
+
+
+def _header_like(geometry: Any, data: npt.NDArray[Any]) -> Any:
+    header = type(geometry)(endianness="<")
+    header.set_data_dtype(data.dtype)
+    longest = int(np.iinfo(header["dim"].dtype).max)
+    if max(data.shape) > longest:
+        raise HeaderDataError(f"size {data.shape}, at most {longest} along an axis")
+    header["dim"][: data.ndim + 1] = (data.ndim, *data.shape[::-1])
+    header["pixdim"][:4] = geometry["pixdim"][:4]
+    for name in ("qform_code", "sform_code", "xyzt_units"):
+        header[name] = geometry[name]
+    for name in ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"):
+        header[name] = geometry[name]
+    for name in ("srow_x", "srow_y", "srow_z"):
+        header[name] = geometry[name]
+    header["scl_slope"], header["scl_inter"] = 1, 0
+    header["vox_offset"] = header.single_vox_offset
+    return header
+
+
+def _stored_shape(header: Any) -> tuple[int, ...]:
+    """All axes, x first; a 0 beyond the third stands for 1, as ITK has it."""
+    sizes = [int(size) for size in header["dim"][1 : 1 + int(header["dim"][0])]]
+    return tuple(size if axis < 3 else max(size, 1) for axis, size in enumerate(sizes))
+
+
+def _data_start(header: Any) -> int:
+    return int(header["vox_offset"]) or int(header.single_vox_offset)
+
+
+def _data_end(header: Any) -> int:
+    num_voxels = math.prod(_stored_shape(header))
+    return _data_start(header) + num_voxels * int(header.get_data_dtype().itemsize)
+
+
+def _decompress(content: bytes, expected: int) -> bytes:
+    """The whole stream, its checksums verified; no more is unpacked than the image may take."""
+    _require_length(len(content) * _LARGEST_RATIO, expected)
+    limit = expected + _TRAILER_BYTES
+    stream = zlib.decompressobj(wbits=31)
+    whole = stream.decompress(content, limit + 1)
+    if stream.eof and stream.unused_data.strip(b"\0"):  # several streams, one after the other
+        with gzip.open(io.BytesIO(content)) as file:
+            whole = file.read(limit + 1)
+    elif not stream.eof and len(whole) <= limit:
+        raise EOFError("cut short: the compressed data have no end")
+    if len(whole) > limit:
+        raise ValueError(f"more than the {expected} bytes that the header says")
+    _require_length(len(whole), expected)
+    return whole
+
+
+def _require_length(found: int, expected: int) -> None:
+    if found < expected:
+        raise EOFError(f"cut short, {found} bytes at most of {expected}")
+
+
+def _voxels(header: Any, content: bytes) -> npt.NDArray[Any]:
+    shape = _stored_shape(header)[::-1]
+    stored: npt.NDArray[Any] = np.frombuffer(
+        content, header.get_data_dtype(), count=math.prod(shape), offset=_data_start(header)
+    ).reshape(shape)
+    slope, intercept = header.get_slope_inter()
+    if slope is None or (slope, intercept) == (1, 0) or stored.dtype.kind not in "iuf":
+        return stored
+    scaled = np.empty(shape, np.float32)
+    for plane, values in zip(scaled.reshape(-1, *shape[-2:]), _planes(stored), strict=True):
+        plane[...] = values * np.float64(slope) + np.float64(intercept)
+    return scaled
+
+
+def _planes(voxels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return voxels.reshape(-1, *voxels.shape[-2:])
 
 
 def _not_readable(path: Path, error: BaseException) -> ImageReadError:

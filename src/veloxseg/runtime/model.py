@@ -1,0 +1,221 @@
+"""A bundle, ready to segment: image to mask."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from veloxseg.bundle.format import Pipeline, Precision
+from veloxseg.bundle.reading import Bundle, open_bundle
+from veloxseg.installation import num_cores
+from veloxseg.runtime.backends.backend import Backend, BackendName
+from veloxseg.runtime.backends.opening import open_backend
+from veloxseg.runtime.case import CaseImages, read_case
+from veloxseg.runtime.mask import segment
+from veloxseg.runtime.memory import estimate_bytes, require_memory
+from veloxseg.runtime.preprocessing import preprocess
+from veloxseg.runtime.segmentation import Segmentation
+from veloxseg.runtime.speed import Choice, choose_execution
+from veloxseg.runtime.tiling import Run, absent_logits, mirrored, slide
+from veloxseg.volumes.orientation import from_ras, to_ras
+from veloxseg.volumes.volume import Volume
+
+Image = Path | str | Volume
+_Voxel = TypeVar("_Voxel", bound=np.generic)
+
+
+def load(
+    bundle: Path | str,
+    *,
+    backend: BackendName | None = None,
+    precision: Precision = "float32",
+    threads: int | None = None,
+    device: str = "auto",
+    num_patches: int | None = None,
+) -> "Model":
+    """Load a bundle for prediction.
+
+    Args:
+        bundle: Its folder or zip.
+        backend: The engine; None takes the one that is fastest here for that many patches.
+        precision: Of the arithmetic; float32 gives the same masks on every machine.
+        threads: Threads to compute with; None: one for each core.
+        device: ``auto``, ``cpu`` or ``cuda``, for the engines that know GPUs.
+        num_patches: How many patches are to come, for the choice of the engine; None: many.
+
+    Raises:
+        BundleError: it is not what its manifest says, or has no such precision.
+        VeloxSegError: the engine is not installed.
+    """
+    opened = open_bundle(Path(bundle))
+    choice = choose_execution(
+        opened,
+        backend=backend,
+        precision=precision,
+        threads=threads or num_cores(),
+        num_patches=num_patches,
+    )
+    return Model(opened, choice, device=device)
+
+
+class Model:
+    """A bundle in an engine, which starts with the first case.
+
+    Attributes:
+        bundle: The model's files.
+        choice: Engine, threads and batch, and why.
+    """
+
+    def __init__(self, bundle: Bundle, choice: Choice, *, device: str = "auto") -> None:
+        self.bundle, self.choice = bundle, choice
+        self._device = device
+        self._engine: Backend | None = None
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """Channels, labels and geometry."""
+        return self.bundle.pipeline
+
+    def predict(
+        self,
+        images: Image | Sequence[Image],
+        *,
+        overlap: float | None = None,
+        mirroring: bool = False,
+        probabilities: bool = False,
+        max_memory_gb: float | None = None,
+        on_tiles: Callable[[int, int], None] | None = None,
+    ) -> Segmentation:
+        """Segment a case.
+
+        Args:
+            images: A file or volume, or one for each channel in the model's order.
+            overlap: Share of a patch that the next one covers too; None: the bundle's.
+            mirroring: Average over mirrored patches: up to eight times the work.
+            probabilities: Keep them too.
+            max_memory_gb: Refuse what would need more, before the images are brought to the grid.
+            on_tiles: Told (tiles done, tiles in all).
+
+        Raises:
+            DatasetError: wrong number of images, or values that are not finite.
+            ImageReadError: a file cannot be read.
+            GeometryError: the images lie on different grids.
+            VeloxSegError: more memory would be needed than allowed.
+        """
+        clock = _Clock()
+        case = read_case(images, self.pipeline)
+        clock.lap("read")
+        self._require_memory(case, max_memory_gb, probabilities=probabilities)
+        turned = case.channels
+        if self.pipeline.orientation == "ras":
+            turned = tuple(to_ras(volume) for volume in turned)
+        prepared = preprocess(
+            [volume.data for volume in turned],
+            spacing_zyx=turned[0].spacing_zyx,
+            pipeline=self.pipeline,
+        )
+        clock.lap("preprocess")
+        engine = self._start()
+        clock.lap("load")
+        network, tiles = _Timed(engine.run), _Count(on_tiles)
+        labelling = segment(
+            slide(
+                prepared.data,
+                mirrored(network, self.pipeline.mirror_axes) if mirroring else network,
+                patch_size=self.pipeline.patch_size,
+                overlap=self.pipeline.overlap if overlap is None else overlap,
+                absent=absent_logits(self.pipeline, relative=engine.relative),
+                batch_size=self.choice.execution.batch,
+                occupancy=prepared.occupancy,
+                on_tiles=tiles,
+            ),
+            placement=prepared.placement,
+            pipeline=self.pipeline,
+            relative=engine.relative,
+            with_probabilities=probabilities,
+        )
+        clock.lap("postprocess")
+        clock.move("postprocess", "network", network.seconds)
+        return Segmentation(
+            mask=self._turn_back(labelling.mask, case),
+            grid=case.grid,
+            labels=dict(self.pipeline.foreground),
+            probabilities=None
+            if labelling.probabilities is None
+            else self._turn_back(labelling.probabilities, case),
+            timings=clock.seconds,
+            num_tiles=tiles.total,
+            source=case.source,
+        )
+
+    def _require_memory(
+        self, case: CaseImages, limit_gb: float | None, *, probabilities: bool
+    ) -> None:
+        estimate = estimate_bytes(
+            case.grid.size_zyx,
+            case.grid.spacing_zyx,
+            self.pipeline,
+            batch=self.choice.execution.batch,
+            probabilities=probabilities,
+        )
+        require_memory(estimate, limit_gb, what=case.name)
+
+    def _turn_back(self, voxels: npt.NDArray[_Voxel], case: CaseImages) -> npt.NDArray[_Voxel]:
+        if self.pipeline.orientation == "ras":
+            voxels = np.ascontiguousarray(from_ras(voxels, case.grid))
+        return voxels
+
+    def _start(self) -> Backend:
+        if self._engine is None:
+            labels = self.pipeline.logits_resampling.order <= 1
+            self._engine = open_backend(
+                self.bundle, self.choice.execution, device=self._device, relative=labels
+            )
+        return self._engine
+
+
+class _Clock:
+    """Seconds of successive stages."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now
+
+    def move(self, source: str, target: str, seconds: float) -> None:
+        self.seconds[source] -= seconds
+        self.seconds[target] = seconds
+
+
+class _Timed:
+    """The network, and the seconds it took."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.seconds = 0.0
+
+    def __call__(self, patches: npt.NDArray[np.float32]) -> npt.NDArray[np.floating]:
+        started = perf_counter()
+        logits = self._run(patches)
+        self.seconds += perf_counter() - started
+        return logits
+
+
+class _Count:
+    """How many tiles there are, told on to whoever listens."""
+
+    def __init__(self, listener: Callable[[int, int], None] | None) -> None:
+        self._listener = listener
+        self.total = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        self.total = total
+        if self._listener is not None:
+            self._listener(done, total)
