@@ -8,7 +8,8 @@ import typer
 
 from veloxseg import __version__
 from veloxseg.commands.data import check, convert_app, evaluate
-from veloxseg.commands.model import plan, predict, preprocess, train
+from veloxseg.commands.model import plan, preprocess, train
+from veloxseg.commands.prediction import predict
 from veloxseg.commands.reporting import INTERRUPTED
 from veloxseg.commands.whole import demo, info, run
 

@@ -68,7 +68,8 @@ def relative_positions(tokens: Axes) -> Order:
     """(L, L): row of the position table for each (query, key) of a window's tokens, as in Swin."""
     position = np.stack(np.unravel_index(np.arange(math.prod(tokens)), tokens), axis=-1)
     offset = position[:, None] - position[None] + np.array(tokens) - 1
-    rows: Order = np.ravel_multi_index(tuple(offset.transpose(2, 0, 1)), [2 * n - 1 for n in tokens])
+    extent = [2 * n - 1 for n in tokens]
+    rows: Order = np.ravel_multi_index(tuple(offset.transpose(2, 0, 1)), extent)
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Several folds' weights in one file: a name begins with its fold's place, ``0/``, ``1/``, and so on."""
+"""Several folds' weights in one file: names begin with a fold's place, ``0/``, ``1/``, ..."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

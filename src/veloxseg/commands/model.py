@@ -1,4 +1,4 @@
-"""Commands on networks: plan, preprocess, train, predict."""
+"""Commands on networks: plan, preprocess, train."""
 
 from enum import Enum
 from pathlib import Path
@@ -11,7 +11,6 @@ from veloxseg.commands.reporting import (
     Dataset,
     NumWorkers,
     Root,
-    case_bar,
     progress_console,
     reported,
     results_console,
@@ -130,58 +129,6 @@ def train(
     print_trained(folder)
 
 
-@reported(resume_option="--resume")
-def predict(
-    run: Annotated[
-        str,
-        typer.Option(
-            "-m",
-            "--model",
-            help="Results folder of a run (all its finished folds) or of a fold, or DATASET or "
-            "DATASET/FOLD for the newest run.",
-        ),
-    ],
-    inputs: Annotated[
-        list[Path],
-        typer.Option(
-            "-i",
-            "--input",
-            help="Folder with CASE_0000.nii.gz, ...; or a file for each channel, in their order.",
-        ),
-    ],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder for the masks; for one case a file too.")
-    ],
-    device: _Device = DeviceName.AUTO,
-    tta: Annotated[
-        bool, typer.Option("--tta/--no-tta", help="Average over mirrored patches: 8 times slower.")
-    ] = False,
-    overlap: Annotated[float, typer.Option(help="Of neighbouring patches, 0 to below 1.")] = 0.5,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Leave masks that are there as they are.")
-    ] = False,
-    root: Root = None,
-) -> None:
-    """Predict masks with a trained run."""
-    require_training()
-    from veloxseg.training.prediction import predict as predict_masks
-
-    with case_bar("Predicting") as progress:
-        masks = predict_masks(
-            run,
-            inputs,
-            output,
-            workspace=_workspace_if_any(root),
-            device=_literal(device),
-            mirroring=tta,
-            overlap=overlap,
-            resume=resume,
-            progress=progress,
-        )
-    where = masks[0] if len(masks) == 1 else masks[0].parent
-    results_console().print(f"Written: {where} ({len(masks)} case{'s' if len(masks) > 1 else ''})")
-
-
 def print_trained(folder: Path) -> None:
     """Say what a fold's results are and where they lie."""
     console = results_console()
@@ -207,14 +154,6 @@ def _count_parameters(workspace: Workspace, name: str) -> int:
         plans["configurations"][CONFIGURATION]["architecture"]["arch_kwargs"],
         num_classes=PlansManager(plans).get_label_manager(description).num_segmentation_heads,
     )
-
-
-def _workspace_if_any(root: Path | None) -> Workspace | None:
-    """A results folder needs none of nnU-Net's variables."""
-    try:
-        return Workspace.resolve(root)
-    except VeloxSegError:
-        return None
 
 
 def _literal(device: DeviceName) -> "Device":

@@ -19,15 +19,14 @@ def count_parameters(arch_kwargs: Mapping[str, Any], *, num_classes: int) -> int
 
 
 def count_multiply_adds(config: NetworkConfig, *, patch_size: Axes | None = None) -> int:
-    """Multiply-adds of one patch through the bare network, as PyTorch counts them; none is done.
+    """Multiply-adds of one patch through the bare network, as PyTorch counts them while it runs.
 
     Args:
         config: Of the network.
         patch_size: Extent of the patch if it is not the trained one.
     """
-    with torch.device("meta"):
-        network = VeloxSeg(config).eval()
-        patch = torch.empty(1, sum(config.in_channels), *(patch_size or config.patch_size))
+    network = VeloxSeg(config).eval()
+    patch = torch.zeros(1, sum(config.in_channels), *(patch_size or config.patch_size))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(patch)
     return int(counter.get_total_flops()) // 2
