@@ -92,15 +92,13 @@ def test_a_mistyped_folder_is_said_to_be_absent(tmp_path: Path) -> None:
         find_prediction_cases([tmp_path / "typo"], tmp_path / "out", **_TRAINED)
 
 
-def test_a_sheared_header_that_nnunet_refuses_is_an_error_with_the_remedy(tmp_path: Path) -> None:
+def test_a_header_sheared_within_tolerance_is_welcome_though_itk_refuses_it(tmp_path: Path) -> None:
     _write_case(tmp_path / "in", "a")
     for path in (tmp_path / "in").iterdir():
         image = nibabel.load(path)
         affine = image.affine.copy()
         affine[0, 1] += 0.02
         nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), affine), path)
-    with pytest.raises(DatasetError, match=r"(?s)2 problems.*Case a, CT: .*convert folder.*PET"):
-        find_prediction_cases([tmp_path / "in"], tmp_path / "out", **_TRAINED, itk_header=True)
     assert len(find_prediction_cases([tmp_path / "in"], tmp_path / "out", **_TRAINED)) == 1
 
 

@@ -3,6 +3,10 @@
 Activations and weights are symmetric, weights by output channel, and only what a convolution reads
 is quantised: norms, GELUs and residual sums stay in float32, and so do the stems, whose input is
 the image, and the attention stream, which gains nothing.
+
+Ranges are means over the calibration patches of each one's extremes. On two trained networks this
+left half the error of the extremes of all patches (ONNX Runtime's default, and what its entropy
+gives too) and less than its 99.99th percentile.
 """
 
 import logging
@@ -10,68 +14,91 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 Array = npt.NDArray[np.float32]
 
+_OPTIONS = {
+    "ActivationSymmetric": True,
+    "WeightSymmetric": True,
+    "CalibMovingAverage": True,
+    "QuantizeBias": False,
+    "OpTypesToExcludeOutputQuantization": ["Conv"],
+}
 
-def quantise(model: onnx.ModelProto, patches: Sequence[Array], **kw) -> onnx.ModelProto:
-    """Quantise the convolution stream's convolutions."""
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
 
-    class Reader(CalibrationDataReader):
-        def __init__(self):
-            self.it = iter(patches)
+def quantise(model: onnx.ModelProto, patches: Sequence[Array]) -> onnx.ModelProto:
+    """Quantise the convolutions of the convolution stream.
 
-        def get_next(self):
-            p = next(self.it, None)
-            return None if p is None else {"image": p[None]}
+    Args:
+        model: The float32 graph; it is not changed.
+        patches: Of training images, (C, Z, Y, X) each, to find the ranges of activations with.
 
-    own = onnx.ModelProto()
-    own.CopyFrom(model)
-    with TemporaryDirectory() as folder:
+    Raises:
+        ValueError: there are no patches.
+    """
+    if not patches:
+        raise ValueError("Quantisation needs patches.")
+    with TemporaryDirectory() as folder, _without_advice():
         path = Path(folder) / "model.onnx"
         quantize_static(
-            own,
+            _copy(model),  # it empties its argument
             path,
-            Reader(),
+            _Patches(model.graph.input[0].name, patches),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_quantize=kw.get("nodes") or convolutions(model),
             op_types_to_quantize=["Conv"],
-            calibrate_method=kw.get("method", CalibrationMethod.MinMax),
-            extra_options={
-                "ActivationSymmetric": True,
-                "WeightSymmetric": True,
-                "QuantizeBias": False,
-                "OpTypesToExcludeOutputQuantization": ["Conv"],
-                **kw.get("extra", {}),
-            },
+            nodes_to_quantize=convolutions_to_quantise(model),
+            extra_options=_OPTIONS,
         )
-        return onnx.load(path)
+        quantised: onnx.ModelProto = onnx.load(path)
+    return quantised
 
 
-def convolutions(model: onnx.ModelProto) -> list[str]:
+def convolutions_to_quantise(model: onnx.ModelProto) -> list[str]:
     """Names of the convolutions with 3-D kernels that come after the stems."""
-    kernels = {t.name: list(t.dims) for t in model.graph.initializer if len(t.dims) == 5}
+    kernels = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 5}
     convolved: set[str] = set()
     names = []
     for node in model.graph.node:
-        comes_after = bool(convolved & set(node.input))
-        if node.op_type == "Conv" and node.input[1] in kernels and comes_after:
+        is_convolution = node.op_type == "Conv" and node.input[1] in kernels
+        comes_after = not convolved.isdisjoint(node.input)
+        if is_convolution and comes_after:
             names.append(node.name)
-        if node.op_type == "Conv" or comes_after:
-            convolved |= set(node.output)
+        if is_convolution or comes_after:
+            convolved.update(node.output)
     return names
+
+
+class _Patches(CalibrationDataReader):  # type: ignore[misc]
+    """Hands out one patch after another, as ONNX Runtime asks for them."""
+
+    def __init__(self, name: str, patches: Sequence[Array]) -> None:
+        self._name, self._patches = name, iter(patches)
+
+    def get_next(self) -> dict[str, Array] | None:
+        patch = next(self._patches, None)
+        return None if patch is None else {self._name: np.ascontiguousarray(patch[None])}
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """ONNX Runtime advises on the root logger to simplify the graph first; it is simple."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -48,8 +48,8 @@ def plan_table(configuration: Mapping[str, Any], num_parameters: int) -> Table:
     return table
 
 
-def installation_table(installation: Installation) -> Table:
-    """Versions, threads, devices and folders, and how to get what is missing."""
+def installation_table(installation: Installation, choices: Mapping[str, str]) -> Table:
+    """Versions, threads, devices, engines measured and folders, and how to get what is missing."""
     table = Table(show_header=False)
     table.add_row("Python", f"{installation.python}, {installation.system}")
     for name, version in installation.versions.items():
@@ -61,6 +61,10 @@ def installation_table(installation: Installation) -> Table:
     )
     for device, description in installation.devices.items():
         table.add_row(f"--device {device}", Text(description))
+    for model, choice in choices.items():
+        table.add_row(f"--backend auto\n{model}", Text(choice))
+    if not choices:
+        table.add_row("--backend auto", Text("nothing measured yet: veloxseg benchmark -m BUNDLE"))
     for variable, folder in installation.folders.items():
         table.add_row(variable, Text(folder or "not set"))
     return table

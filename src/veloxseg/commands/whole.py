@@ -65,15 +65,16 @@ def info(
         typer.Option("--nnunet-path", help="Print only the folder to put into nnUNet_extTrainer."),
     ] = False,
 ) -> None:
-    """Show versions, threads, devices and folders, and what is missing."""
+    """Show versions, threads, devices, engines measured and folders, and what is missing."""
     from veloxseg.commands.tables import installation_table
     from veloxseg.installation import extension_folder, inspect_installation
+    from veloxseg.runtime.speed import remembered_choices
 
     if nnunet_path:
         typer.echo(extension_folder())
         return
     console = results_console()
-    console.print(installation_table(inspect_installation()))
+    console.print(installation_table(inspect_installation(), remembered_choices()))
     console.print(
         "nnU-Net's own commands find VeloxSegTrainer after:\n"
         f"  export nnUNet_extTrainer={extension_folder()}"

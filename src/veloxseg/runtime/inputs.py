@@ -8,7 +8,7 @@ from pathlib import Path
 
 from veloxseg.datasets.problems import Problem, describe_two_grids, raise_problems
 from veloxseg.errors import DatasetError, ImageReadError
-from veloxseg.volumes.reading import read_grid, require_itk_header
+from veloxseg.volumes.reading import read_grid
 from veloxseg.volumes.volume import same_grid
 
 _NIFTI_ENDINGS = (".nii.gz", ".nii")
@@ -36,7 +36,6 @@ def find_prediction_cases(
     *,
     channels: Sequence[str],
     file_ending: str,
-    itk_header: bool = False,
 ) -> list[PredictionCase]:
     """Find the cases of a folder, or take files as the channels of one case.
 
@@ -47,7 +46,6 @@ def find_prediction_cases(
         channels: Names of the images that the network was trained on, in its order.
         file_ending: Of the images in a folder, and of the masks, with its dot. A folder without one
             such image but with NIfTI images, compressed or not, is taken with these.
-        itk_header: Refuse headers that ITK refuses, because nnU-Net will read the files by it.
 
     Raises:
         DatasetError: channels are missing, nothing is found, files cannot be read or channels of a
@@ -66,11 +64,7 @@ def find_prediction_cases(
         ]
     else:
         cases = [_case_of_files(inputs, output, channels, file_ending)]
-    problems = [
-        problem
-        for case in cases
-        for problem in _check_images(case, channels, itk_header=itk_header)
-    ]
+    problems = [problem for case in cases for problem in _check_images(case, channels)]
     raise_problems(str(inputs[0]), problems)
     return cases
 
@@ -148,9 +142,7 @@ def _stem(path: Path) -> str:
     return path.name.removesuffix(ending)
 
 
-def _check_images(
-    case: PredictionCase, channels: Sequence[str], *, itk_header: bool
-) -> list[Problem]:
+def _check_images(case: PredictionCase, channels: Sequence[str]) -> list[Problem]:
     messages = []
     grids = []
     for channel, path in zip(channels, case.images, strict=True):
@@ -158,8 +150,6 @@ def _check_images(
             messages.append(f"Case {case.name}: {path} would be overwritten. Give another output.")
         try:
             grids.append((channel, read_grid(path)))
-            if itk_header:
-                require_itk_header(path)
         except ImageReadError as error:
             messages.append(f"Case {case.name}, {channel}: {error}")
     for channel, grid in grids[1:]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from veloxseg.bundle.format import Pipeline, Precision
 from veloxseg.bundle.reading import open_bundle
-from veloxseg.errors import VeloxSegError
+from veloxseg.errors import BundleError, VeloxSegError
 from veloxseg.installation import num_cores
 from veloxseg.runtime.backends.backend import BackendName
 from veloxseg.runtime.inputs import PredictionCase, find_prediction_cases
@@ -92,6 +92,7 @@ def predict(
         raise VeloxSegError(f"--overlap is {overlap}. Expected a share from 0 to less than 1.")
     if threads is not None and threads < 1:
         raise VeloxSegError(f"--threads is {threads}. Expected 1 or more.")
+    _refuse_run(Path(bundle))
     opened = open_bundle(Path(bundle))
     pipeline = opened.pipeline
     if overlap is not None:
@@ -151,6 +152,15 @@ def predict(
         skipped=len(cases) - len(waiting),
         choice=choice,
     )
+
+
+def _refuse_run(path: Path) -> None:
+    """A results folder of nnU-Net, or a fold in it, is not a bundle yet."""
+    if any((folder / "plans.json").is_file() for folder in (path, path.resolve().parent)):
+        raise BundleError(
+            f"{path}: a training run. Expected a bundle, which runs without PyTorch. Export it "
+            f"first: veloxseg export {path} NAME.veloxseg"
+        )
 
 
 def _require_writable(folder: Path) -> None:

@@ -4,6 +4,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -155,7 +156,7 @@ def candidates(backend: BackendName, precision: Precision, threads: int) -> list
 def recall_speeds(bundle: Bundle, precision: Precision, threads: int) -> list[Speed]:
     """What was measured of a model on this machine with the engines as they are installed now."""
     try:
-        entries = read_json(_file()).get(_key(bundle, precision, threads), [])
+        entries = read_json(_file())[_key(bundle, precision, threads)]["speeds"]
         return [
             Speed(
                 execution=Execution(**entry["execution"]),
@@ -179,13 +180,37 @@ def remember_speeds(bundle: Bundle, speeds: Sequence[Speed]) -> None:
         new.setdefault((old.execution.backend, old.execution.batch), old)
     try:
         content = read_json(_file()) if _file().is_file() else {}
-        content[key] = [asdict(speed) for speed in new.values()]
+        content[key] = {
+            "model": bundle.manifest.name,
+            "speeds": [asdict(speed) for speed in new.values()],
+        }
         write_json(_file(), content)
     except (OSError, VeloxSegError):
         return
 
 
-def _file() -> Any:
+def remembered_choices() -> dict[str, str]:
+    """For each model measured here: the engine that ``auto`` takes for much work, and why."""
+    choices: dict[str, str] = {}
+    try:
+        for entry in read_json(_file()).values():
+            speeds = [
+                (float(s["seconds_per_patch"]), Execution(**s["execution"]))
+                for s in entry["speeds"]
+            ]
+            seconds, best = min(speeds, key=lambda speed: speed[0])
+            others = [f"{e.backend} {1 / t:.3g}" for t, e in sorted(speeds, key=lambda s: s[0])[1:]]
+            name = f"{entry['model']}, {best.precision}, {best.threads} threads"
+            against = f"; against {', '.join(others)}" if others else ""
+            choices[name] = (
+                f"{best.backend}, batch {best.batch}: {1 / seconds:.3g} patches a second{against}"
+            )
+    except (OSError, VeloxSegError, KeyError, TypeError, ValueError, AttributeError):
+        return choices
+    return choices
+
+
+def _file() -> Path:
     return cache_folder() / "speeds.json"
 
 

@@ -1,4 +1,4 @@
-"""Which run and which cases a user means, before anything is computed."""
+"""Which run a user means."""
 
 import os
 from collections.abc import Sequence
@@ -98,28 +98,3 @@ def test_a_results_folder_copied_without_its_plan_is_refused(workspace: Workspac
     (folder / "plans.json").unlink()
     with pytest.raises(BundleError, match=r"no plans\.json"):
         find_run(folder / "fold_0")
-
-
-def test_a_mask_cut_short_by_a_full_disk_is_not_left_behind(tmp_path: Path) -> None:
-    from veloxseg.training import prediction
-
-    class FullDisk:
-        def write_seg(self, mask: object, path: str, properties: object) -> None:
-            whole = _write_image(tmp_path / "whole.nii.gz").read_bytes()
-            Path(path).write_bytes(whole[: len(whole) // 2])  # and no error, as ITK has it
-
-    with pytest.raises(OSError, match="space left on the disk"):
-        prediction.write_mask(tmp_path / "mask.nii.gz", None, {}, FullDisk)
-    assert [path.name for path in tmp_path.iterdir()] == ["whole.nii.gz"]
-
-
-def test_a_mask_that_itk_cannot_write_is_an_error_of_one_line(tmp_path: Path) -> None:
-    from veloxseg.training import prediction
-
-    mask = np.ones((2, 3, 4), np.uint8)
-    grid = {"spacing": (1, 1, 1), "origin": (0, 0, 0), "direction": tuple(np.eye(3).flat)}
-    properties = {"sitk_stuff": grid}
-    prediction.write_mask(tmp_path / "mask.nii.gz", mask, properties, SimpleITKIO)
-    with pytest.raises(OSError, match=r"mask\.strange: the mask could not be written \(.*ImageIO"):
-        prediction.write_mask(tmp_path / "mask.strange", mask, properties, SimpleITKIO)
-    assert [path.name for path in tmp_path.iterdir()] == ["mask.nii.gz"]
