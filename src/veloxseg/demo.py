@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from veloxseg.atomic import write_json
+from veloxseg.bundle.export import export
 from veloxseg.datasets.check import check_dataset
 from veloxseg.datasets.converters.folder import convert_folder
 from veloxseg.datasets.phantoms import generate_phantoms
@@ -21,6 +22,7 @@ from veloxseg.evaluation.summary import Summary, evaluate_folder
 from veloxseg.evaluation.table import format_summary
 from veloxseg.planning.plan import plan, preprocess
 from veloxseg.planning.rules import DEFAULT_MEMORY_GB
+from veloxseg.runtime.prediction import predict
 from veloxseg.training.launch import TrainingSettings
 from veloxseg.training.pipeline import finish_training, is_planned
 from veloxseg.training.schedule import PEAK_LEARNING_RATE
@@ -37,6 +39,7 @@ _DATASET = "Dataset901_Phantoms"
 _UNSEEN = "Dataset902_UnseenPhantoms"
 _CHANNELS = {"CT": "{case}/CT.nii.gz", "PET": "{case}/PET.nii.gz"}
 _LABEL = "{case}/lesions.nii.gz"
+_BUNDLE = "phantoms.veloxseg"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,7 @@ class _Settings:
 def run_demo(
     output: Path, *, console: Console, minutes: float | None = None, seed: int = 0
 ) -> Summary:
-    """Generate, convert, check, plan, preprocess, train, predict, evaluate and draw.
+    """Generate, convert, check, plan, preprocess, train, export, predict, evaluate and draw.
 
     Run again with the same settings, it goes on where it stopped; with others, it starts anew and
     replaces what it had written, and nothing else.
@@ -105,7 +108,7 @@ def _made_by_demo(output: Path) -> list[Path]:
         for part in ("raw", "preprocessed", "results")
         for name in (_DATASET, _UNSEEN)
     ]
-    names = ("phantoms", "predictions", "summary.json", "overlay.png")
+    names = ("phantoms", _BUNDLE, "predictions", "summary.json", "overlay.png")
     return [*folders, *(output / name for name in names)]
 
 
@@ -177,16 +180,22 @@ def _train(output: Path, workspace: Workspace, settings: _Settings, console: Con
 
 
 def _predict_unseen(output: Path, workspace: Workspace, console: Console) -> Summary:
-    from veloxseg.training.prediction import predict
-
     unseen, predictions = workspace.raw / _UNSEEN, output / "predictions"
     shown = output / "nnUNet_raw" / _UNSEEN
+    bundle = output / _BUNDLE
+    if not bundle.exists():
+        _say(
+            console,
+            "Exporting the network to run without PyTorch",
+            f"export 901/0 {bundle} --root {output}",
+        )
+        export(f"{_DATASET}/0", bundle, workspace=workspace)
     _say(
         console,
         "Predicting cases that training has not seen",
-        f"predict -m 901/0 -i {shown / 'imagesTr'} -o {predictions} --root {output}",
+        f"predict -m {bundle} -i {shown / 'imagesTr'} -o {predictions}",
     )
-    predict(f"{_DATASET}/0", [unseen / "imagesTr"], predictions, workspace=workspace, resume=True)
+    predict(bundle, [unseen / "imagesTr"], predictions, resume=True)
     figures = output / "summary.json"
     _say(
         console,
@@ -229,6 +238,7 @@ def _say_what_next(
         "    --channel PET='{case}/PET.nii.gz' --label '{case}/tumour.nii.gz' --reference CT \\\n"
         "    --labels tumour=1 --root DIR\n"
         "  veloxseg run 100 --minutes 60 --root DIR\n"
-        "  veloxseg predict -m 100 -i CT.nii.gz -i PET.nii.gz -o mask.nii.gz --root DIR",
+        "  veloxseg export 100 tumour.veloxseg --root DIR\n"
+        "  veloxseg predict -m tumour.veloxseg -i CT.nii.gz -i PET.nii.gz -o mask.nii.gz",
         markup=True,
     )

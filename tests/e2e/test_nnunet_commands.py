@@ -78,8 +78,9 @@ def test_nnunet_predicts_and_evaluates_as_ours_does(
         "-pfile", trained.parent / "plans.json", "-np", 1,
     )  # fmt: skip
     command(
-        "veloxseg", "predict", "-m", trained, "-i", raw / "imagesTr", "-o", ours, "--device", "cpu"
-    )
+        "veloxseg", "predict", "-m", trained / "Dataset100_Tiny.veloxseg", "-i", raw / "imagesTr",
+        "-o", ours,
+    )  # fmt: skip
     command("veloxseg", "evaluate", ours, raw / "labelsTr", "-o", ours / "summary.json")
 
     names = [path.name for path in raw.glob("labelsTr/*.nii.gz")]

@@ -72,12 +72,13 @@ def test_run_again_does_nothing_again(trained: Path, root: Path, command: Comman
     assert "train: done before" in done.stderr
 
 
-def test_predict_and_evaluate_a_folder_of_cases(
+def test_run_exports_a_bundle_that_predicts_and_is_evaluated(
     trained: Path, root: Path, command: Command, tmp_path: Path
 ) -> None:
     raw = root / "nnUNet_raw" / "Dataset100_Tiny"
     masks = tmp_path / "masks"
-    command("veloxseg", "predict", "-m", "100/0", "-i", raw / "imagesTr", "-o", masks)
+    bundle = trained / "Dataset100_Tiny.veloxseg"
+    command("veloxseg", "predict", "-m", bundle, "-i", raw / "imagesTr", "-o", masks)
     for image in raw.glob("imagesTr/*_0000.nii.gz"):
         mask = read_volume(masks / image.name.replace("_0000", ""))
         assert same_grid(mask, read_volume(image))
@@ -88,24 +89,6 @@ def test_predict_and_evaluate_a_folder_of_cases(
     summary = json.loads(figures.read_text())
     assert len(summary["metric_per_case"]) == 5
     assert {"Dice", "HD95_mm", "volume_ml"} <= summary["foreground_mean"].keys()
-
-
-def test_predict_takes_the_files_of_one_case_and_resumes(
-    trained: Path, root: Path, command: Command, tmp_path: Path
-) -> None:
-    images = root / "nnUNet_raw" / "Dataset100_Tiny" / "imagesTr"
-    mask = tmp_path / "mask.nii.gz"
-    words = (
-        "veloxseg", "predict", "-m", trained, "-i", images / "patient_3_0000.nii.gz",
-        "-i", images / "patient_3_0001.nii.gz", "-o", mask, "--resume",
-    )  # fmt: skip
-    mask.write_bytes(b"finished before")
-    command(*words)
-    assert mask.read_bytes() == b"finished before"
-    mask.unlink()
-    command(*words)
-    assert same_grid(read_volume(mask), read_volume(images / "patient_3_0000.nii.gz"))
-    assert list(tmp_path.iterdir()) == [mask]
 
 
 def test_a_results_folder_of_another_plan_is_refused(

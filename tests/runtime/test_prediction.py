@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -297,11 +298,9 @@ def test_a_training_run_is_refused_with_how_to_export_it(case: list[Path], tmp_p
             predict(path, case, tmp_path / "out")
 
 
-def test_an_output_folder_that_cannot_be_written_to_is_found_out_first(
-    bundle: Path, case: list[Path], tmp_path: Path
-) -> None:
-    locked = tmp_path / "locked"
-    locked.mkdir(mode=0o555)
+def test_an_output_folder_that_cannot_be_written_to_is_found_out_first(bundle: Path) -> None:
+    locked = Path(tempfile.mkdtemp())  # pytest's folders are closed to others than their owner
+    locked.chmod(0o555)
     script = (
         "import os, sys\n"
         "from pathlib import Path\n"
@@ -320,6 +319,7 @@ def test_an_output_folder_that_cannot_be_written_to_is_found_out_first(
         text=True,
         check=True,
     )
+    locked.rmdir()
     assert "cannot be written to" in done.stdout
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from veloxseg.atomic import write_json
 from veloxseg.datasets.workspace import Workspace

@@ -54,27 +54,39 @@ def pipeline_from_plans(
     _require("label_manager", plans.get("label_manager", _LABEL_MANAGER), [_LABEL_MANAGER])
     reader = _get(plans, "image_reader_writer")
     _require("image_reader_writer", reader, list(_ORIENTATIONS))
+    return validated_pipeline(
+        "The plan and its dataset.json",
+        channels=description.channels,
+        labels=description.labels,
+        regions_class_order=description.regions_class_order,
+        file_ending=description.file_ending,
+        orientation=_ORIENTATIONS[reader],
+        transpose=_get(plans, "transpose_forward"),
+        spacing=_get(settings, "spacing"),
+        normalisation=_normalisations(plans, settings),
+        image_resampling=_resampling(settings, "resampling_fn_data"),
+        logits_resampling=_resampling(settings, "resampling_fn_probabilities"),
+        patch_size=_get(settings, "patch_size"),
+        overlap=OVERLAP,
+        mirror_axes=tuple(mirror_axes),
+    )
+
+
+def validated_pipeline(where: str, **fields: Any) -> Pipeline:
+    """Make a pipeline of its fields.
+
+    Raises:
+        BundleError: they contradict each other; ``where`` begins the message.
+    """
     try:
-        return Pipeline(
-            channels=description.channels,
-            labels=description.labels,
-            regions_class_order=description.regions_class_order,
-            file_ending=description.file_ending,
-            orientation=_ORIENTATIONS[reader],
-            transpose=_get(plans, "transpose_forward"),
-            spacing=_get(settings, "spacing"),
-            normalisation=_normalisations(plans, settings),
-            image_resampling=_resampling(settings, "resampling_fn_data"),
-            logits_resampling=_resampling(settings, "resampling_fn_probabilities"),
-            patch_size=_get(settings, "patch_size"),
-            overlap=OVERLAP,
-            mirror_axes=tuple(mirror_axes),
-        )
+        return Pipeline(**fields)
     except ValidationError as error:
-        found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        found = "; ".join(
+            ": ".join([*(str(step) for step in one["loc"][:1]), one["msg"]])
+            for one in error.errors()
+        )
         raise BundleError(
-            f"The plan and its dataset.json make no pipeline ({found}). Expected those of one "
-            "finished training. Copy both again from where it was trained."
+            f"{where} make no pipeline ({found}). Correct that, or take the files of one training."
         ) from error
 
 
@@ -117,7 +129,9 @@ def _normalisations(
             f"The plan's use_mask_for_norm has {len(masks)} entries, normalization_schemes "
             f"{len(names)}. Expected one for each channel in both."
         )
-    return tuple(_normalisation(plans, i, n, m) for i, (n, m) in enumerate(zip(names, masks)))
+    return tuple(
+        _normalisation(plans, i, n, m) for i, (n, m) in enumerate(zip(names, masks, strict=True))
+    )
 
 
 def _normalisation(

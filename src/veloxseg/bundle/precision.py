@@ -24,9 +24,7 @@ SMALLEST = 256
 """Entries below which a constant stays float32: biases and norms are small and matter most."""
 
 
-def store_in_16_bits(
-    model: onnx.ModelProto, precision: Literal["bf16", "fp16"]
-) -> onnx.ModelProto:
+def store_in_16_bits(model: onnx.ModelProto, precision: Literal["bf16", "fp16"]) -> onnx.ModelProto:
     """Store the large float32 constants of a graph in 16 bits.
 
     Args:

@@ -1,8 +1,9 @@
 """Labelled cases for the exporter: read, preprocessed, and patches cut from them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,10 +70,11 @@ def find_real_cases(
     )
 
 
-def read_validation(fold: Path) -> dict[str, object] | dict[str, list[dict[str, str]]]:
+def read_validation(fold: Path) -> dict[str, Any]:
     """Content of a fold's ``validation/summary.json``; nothing where there is none."""
     file = fold / "validation" / "summary.json"
-    return read_json(file) if file.is_file() else {}
+    summary: dict[str, Any] = read_json(file) if file.is_file() else {}
+    return summary
 
 
 def read_case(case: Case, pipeline: Pipeline) -> ReadCase:
@@ -130,7 +132,9 @@ def _centre(
     if not on_foreground or foreground.size == 0:
         return [int(generator.integers(size)) for size in placement.network_shape]
     voxel = np.unravel_index(generator.choice(foreground), inside.shape)
-    return [int(v * n / b) for v, n, b in zip(voxel, placement.network_shape, inside.shape)]
+    return [
+        int(v * n / b) for v, n, b in zip(voxel, placement.network_shape, inside.shape, strict=True)
+    ]
 
 
 def _cut(data: Array, centre: Sequence[int], patch_size: Sequence[int]) -> Array:
@@ -144,9 +148,3 @@ def _cut(data: Array, centre: Sequence[int], patch_size: Sequence[int]) -> Array
         inside.append(slice(margin, margin + min(size, extent)))
     patch[tuple(inside)] = data[tuple(within)]
     return patch
-
-
-def read_cases(cases: Sequence[Case], pipeline: Pipeline) -> Iterator[ReadCase]:
-    """Read labelled cases, one at a time."""
-    for case in cases:
-        yield read_case(case, pipeline)

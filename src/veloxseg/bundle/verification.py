@@ -1,6 +1,6 @@
 """Whether an engine computes from a model file what the trained network computes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -127,15 +127,26 @@ def describe_engine(name: BackendName) -> str:
     return f"{name} {version(name)}"
 
 
+def describe_openvino(precision: Precision) -> str:
+    """OpenVINO with the arithmetic that this processor has for a precision: not all have all."""
+    import openvino
+
+    hint: dict[str, str] = {"bf16": "bf16", "fp16": "f16"}
+    value = openvino.opset13.parameter([1], np.float32)
+    network = openvino.Model([openvino.opset13.relu(value)], [value], "arithmetic")
+    compiled = openvino.Core().compile_model(
+        network, "CPU", {"INFERENCE_PRECISION_HINT": hint.get(precision, "f32")}
+    )
+    name = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    names = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+    beside = "int8 and " if precision == "int8" else ""
+    return f"{describe_engine('openvino')}, computing in {beside}{names.get(name, name)}"
+
+
 def random_patches(shape: Sequence[int], *, number: int = 2) -> list[Array]:
     """Noise of normalised images' size, (C, Z, Y, X) each; the same each time."""
     generator = np.random.default_rng(0)
     return [generator.standard_normal(shape, dtype=np.float32) for _ in range(number)]
-
-
-def package_versions(names: Sequence[str]) -> Mapping[str, str]:
-    """Version of each package."""
-    return {name: version(name) for name in names}
 
 
 def _decide(logits: Array, *, relative: bool, has_regions: bool) -> npt.NDArray[np.int64]:

@@ -26,21 +26,31 @@ def run(
     num_workers: NumWorkers = 1,
     root: Root = None,
 ) -> None:
-    """Check, plan, preprocess, train and validate, going on where it stopped."""
+    """Check, plan, preprocess, train, validate and export, going on where it stopped."""
     require_training()
+    from veloxseg.bundle.export import export
     from veloxseg.commands.model import print_trained
     from veloxseg.datasets.workspace import Workspace
     from veloxseg.training.pipeline import run_stages
+    from veloxseg.training.runs import FINAL
 
+    workspace, console = Workspace.resolve(root), progress_console()
     folder = run_stages(
         dataset,
-        workspace=Workspace.resolve(root),
-        console=progress_console(),
+        workspace=workspace,
+        console=console,
         fold=fold,
         minutes=minutes,
         num_workers=num_workers,
     )
+    bundle = folder / f"{workspace.dataset_name(dataset)}.veloxseg"
+    trained = (folder / FINAL).stat().st_mtime
+    if bundle.exists() and bundle.stat().st_mtime > trained:
+        console.print("export: done before")
+    else:
+        export(folder, bundle, workspace=workspace, overwrite=True)
     print_trained(folder)
+    results_console().print(f"To predict: veloxseg predict -m {bundle} -i IMAGES -o MASKS")
 
 
 @reported()
