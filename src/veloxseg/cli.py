@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from veloxseg import __version__
+from veloxseg.commands.benchmarking import benchmark
 from veloxseg.commands.data import check, convert_app, evaluate
 from veloxseg.commands.model import plan, preprocess, train
 from veloxseg.commands.prediction import predict
@@ -38,7 +39,7 @@ def _common(
 
 app.command()(demo)
 app.add_typer(convert_app)
-for command in (check, plan, preprocess, train, predict, evaluate, run, info):
+for command in (check, plan, preprocess, train, predict, evaluate, benchmark, run, info):
     app.command()(command)
 
 

@@ -30,6 +30,26 @@ def supported_precisions(bundle: Bundle, backend: BackendName) -> tuple[Precisio
     return tuple(p for p in bundle.precisions if backend == "openvino" or p in ("float32", "int8"))
 
 
+def require_supported(bundle: Bundle, backend: BackendName, precision: Precision) -> None:
+    """Make sure that an engine can be asked for a precision.
+
+    Raises:
+        VeloxSegError: the engine is not installed, or does not know the precision.
+        BundleError: the bundle has no model of the precision.
+    """
+    if find_spec(backend) is None:
+        raise VeloxSegError(
+            f"The backend {backend} is not installed. Install it: {_INSTALL[backend]}; or choose "
+            f"another: --backend {' or '.join(installed_backends())}"
+        )
+    supported = supported_precisions(bundle, backend)
+    if precision not in supported:
+        raise BundleError(
+            f"{bundle.path}: no {precision} with {backend}, only {', '.join(supported)}. "
+            f"Choose one of them, or export it: veloxseg export ... --precision {precision}"
+        )
+
+
 def open_backend(
     bundle: Bundle, execution: Execution, *, device: str = "auto", relative: bool = True
 ) -> Backend:
@@ -47,18 +67,7 @@ def open_backend(
         BundleError: the bundle has no model of the precision.
     """
     name = execution.backend
-    if find_spec(name) is None:
-        raise VeloxSegError(
-            f"The backend {name} is not installed. Install it: {_INSTALL[name]}; or choose "
-            f"another: --backend {' or '.join(installed_backends())}"
-        )
-    supported = supported_precisions(bundle, name)
-    if execution.precision not in supported:
-        raise BundleError(
-            f"{bundle.path}: no {execution.precision} with {name}, only {', '.join(supported)}. "
-            f"Choose one of them, or export it: veloxseg export ... --precision "
-            f"{execution.precision}"
-        )
+    require_supported(bundle, name, execution.precision)
     if name == "torch":
         from veloxseg.runtime.backends.torch_backend import TorchBackend
 

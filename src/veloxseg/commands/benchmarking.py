@@ -1,0 +1,130 @@
+"""The command that measures a bundle, without PyTorch."""
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from veloxseg.commands.prediction import PrecisionChoice
+from veloxseg.commands.reporting import case_bar, reported, results_console
+
+if TYPE_CHECKING:
+    from veloxseg.runtime.benchmark import Benchmark, CaseTime
+
+
+class EngineChoice(str, Enum):
+    """What ``--backend`` takes here, where there is nothing to choose automatically."""
+
+    OPENVINO = "openvino"
+    ONNXRUNTIME = "onnxruntime"
+    TORCH = "torch"
+
+
+@reported()
+def benchmark(
+    model: Annotated[Path, typer.Option("-m", "--model", help="Bundle that veloxseg export made.")],
+    threads: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Threads; may be repeated.", show_default="1, and all cores"),
+    ] = None,
+    precision: Annotated[
+        list[PrecisionChoice] | None,
+        typer.Option(help="May be repeated.", show_default="all that the bundle has"),
+    ] = None,
+    backend: Annotated[
+        list[EngineChoice] | None,
+        typer.Option(help="Engine; may be repeated.", show_default="all that are installed"),
+    ] = None,
+    case: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Image to time as a whole; one for each channel, in their order.",
+            show_default="a random image of eight patches",
+        ),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write all figures there, too.")
+    ] = None,
+) -> None:
+    """Measure a bundle: size, patches a second, memory and a whole case.
+
+    What is measured is remembered, and veloxseg predict takes the fastest engine by it.
+    """
+    from veloxseg.atomic import write_json
+    from veloxseg.runtime.benchmark import benchmark as measure
+
+    with case_bar("Measuring") as progress:
+        found = measure(
+            model,
+            backends=[one.value for one in backend or ()],
+            precisions=[one.value for one in precision or ()],
+            threads=threads or (),
+            case=case or (),
+            progress=progress,
+        )
+    if json_file is not None:
+        write_json(json_file, found.to_json())
+    _print(found)
+    if json_file is not None:
+        results_console().print(f"Written: {json_file}")
+
+
+def _print(found: "Benchmark") -> None:
+    console = results_console()
+    versions = found.machine["versions"]
+    console.print(
+        f"{found.model}: {found.parameters / 1e6:.2f} M parameters, "
+        f"{found.multiply_adds / 1e9:.3g} G multiply-adds a patch of {_times(found.patch_size)}"
+    )
+    console.print(f"{found.machine['processor']}, {found.machine['cores']} cores")
+    console.print(", ".join(f"{name} {version}" for name, version in versions.items()))
+    console.print(_rates_table(found))
+    console.print(_case_table(found.case))
+
+
+def _rates_table(found: "Benchmark") -> Table:
+    table = Table(title="Patches")
+    for heading in ("Engine", "Precision"):
+        table.add_column(heading)
+    for heading in (
+        "Threads", "Batch", "Patches/s", "min to max", "Peak MB", "GFLOP/s", "Matrix product", "Ratio"
+    ):  # fmt: skip
+        table.add_column(heading, justify="right")
+    for rate in found.rates:
+        one = rate.execution
+        table.add_row(
+            one.backend,
+            one.precision,
+            str(one.threads),
+            str(one.batch),
+            f"{rate.patches_per_second:.4g}",
+            f"{rate.patches_per_second_min:.3g} to {rate.patches_per_second_max:.3g}",
+            _megabytes(rate.peak_memory_mb),
+            f"{rate.gflops:.1f}",
+            f"{rate.matrix_product_gflops:.1f}",
+            f"{rate.ratio_to_matrix_product:.2f}",
+        )
+    return table
+
+
+def _case_table(case: "CaseTime") -> Table:
+    table = Table(
+        title=f"{', '.join(Path(image).name for image in case.images)}: {_times(case.size_zyx)} "
+        f"voxels, {case.num_tiles} tiles; {case.execution}"
+    )
+    for heading in (*case.seconds, "total"):
+        table.add_column(heading, justify="right")
+    table.add_column("Peak MB", justify="right")
+    seconds = (*case.seconds.values(), case.total_seconds)
+    table.add_row(*(f"{one:.2f} s" for one in seconds), _megabytes(case.peak_memory_mb))
+    return table
+
+
+def _megabytes(number: float | None) -> str:
+    return "not known" if number is None else f"{number:.0f}"
+
+
+def _times(numbers: tuple[int, ...]) -> str:
+    return " x ".join(map(str, numbers))
