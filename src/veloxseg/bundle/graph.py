@@ -47,6 +47,7 @@ HEAD = "head"
 
 _NORM_EPSILON = 1e-5
 _LAYER_NORM_EPSILON = 1e-6
+_NARROW_GROUP, _WIDE_KERNEL = 4, 5
 _MAX_MATRIX = 2**20
 """Entries above which interpolation is done axis by axis instead of by one matrix."""
 
@@ -216,7 +217,7 @@ class _Network:
         groups = self.config.conv_channels[stage] // self.config.group_widths[stage]
         y = x
         for k in range(kernels):
-            branch = self._conv(x, f"{name}.branches.{k}", groups=groups)
+            branch = self._grouped_conv(x, f"{name}.branches.{k}", groups=groups, stage=stage)
             if kernels > 1:
                 branch = g.node("Gelu", self._norm(branch, stage))
             y = g.node("Add", y, branch)
@@ -239,6 +240,38 @@ class _Network:
             pads=half + half,
             group=groups,
         )
+
+    def _grouped_conv(self, x: str, name: str, *, groups: int, stage: int) -> str:
+        """A JLC branch; wide kernels of narrow groups take two neighbours along x at a time.
+
+        That doubles the width of the groups, which fills an engine's vectors, for a fifth more
+        products with 5³ kernels.
+        """
+        weight = self.w[f"{name}.weight"]
+        channels, width = weight.shape[:2]
+        z, y, x_size = self.grids[stage]
+        narrow = width <= _NARROW_GROUP and weight.shape[-1] >= _WIDE_KERNEL
+        if not narrow or x_size % 2 or channels != groups * width:
+            return self._conv(x, name, groups=groups)
+        g = self.g
+        pairs = g.reshape(g.transpose(x, 0, 2, 3, 4, 1), 0, z, y, x_size // 2, 2, groups, width)
+        pairs = g.reshape(
+            g.transpose(pairs, 0, 1, 2, 3, 5, 4, 6), 0, z, y, x_size // 2, 2 * channels
+        )
+        paired = _paired_kernel(weight, groups)
+        half = [k // 2 for k in paired.shape[2:]]
+        pairs = g.node(
+            "Conv",
+            g.transpose(pairs, 0, 4, 1, 2, 3),
+            g.constant(paired),
+            g.constant(self.w[f"{name}.bias"].reshape(groups, 1, width).repeat(2, axis=1).ravel()),
+            kernel_shape=list(paired.shape[2:]),
+            pads=half + half,
+            group=groups,
+        )
+        pairs = g.reshape(g.transpose(pairs, 0, 2, 3, 4, 1), 0, z, y, x_size // 2, groups, 2, width)
+        pairs = g.reshape(g.transpose(pairs, 0, 1, 2, 3, 5, 4, 6), 0, z, y, x_size, channels)
+        return g.transpose(pairs, 0, 4, 1, 2, 3)
 
     def _up(self, x: str, name: str, stride: Axes) -> str:
         weight, bias = (self.g.constant(self.w[f"{name}.{part}"]) for part in ("weight", "bias"))
@@ -462,6 +495,26 @@ def _block_diagonal(blocks: Array) -> Array:
     for m, block in enumerate(blocks):
         full[m, :, m] = block
     return full.reshape(modalities * rows, modalities * columns)
+
+
+def _paired_kernel(weight: Array, groups: int) -> Array:
+    """A grouped kernel (G·w, w, kz, ky, kx) for pairs of neighbours along x.
+
+    Output p of a pair takes, with tap t, input q of the pair b further on: p + t = 2 b + q.
+
+    Returns:
+        (G·2·w, 2·w, kz, ky, k), channels of a group ordered (place in the pair, channel).
+    """
+    width, (kz, ky, kx) = weight.shape[1], weight.shape[2:]
+    reach = kx // 2
+    half = (reach + 1) // 2
+    paired = np.zeros((groups, 2, width, 2, width, kz, ky, 2 * half + 1), np.float32)
+    taps = weight.reshape(groups, width, width, kz, ky, kx)
+    for p in range(2):
+        for t in range(-reach, reach + 1):
+            b, q = divmod(p + t, 2)
+            paired[:, p, :, q, :, :, :, b + half] = taps[..., t + reach]
+    return paired.reshape(groups * 2 * width, 2 * width, kz, ky, 2 * half + 1)
 
 
 def _blocked_stem(weight: Array, stride: int) -> Array:

@@ -81,44 +81,37 @@ def _print(found: "Benchmark") -> None:
     console.print(f"{found.machine['processor']}, {found.machine['cores']} cores")
     console.print(", ".join(f"{name} {version}" for name, version in versions.items()))
     console.print(_rates_table(found))
+    console.print("Medians (slowest to fastest run). Product: of large float32 matrices, by NumPy.")
     console.print(_case_table(found.case))
 
 
 def _rates_table(found: "Benchmark") -> Table:
     table = Table(title="Patches")
-    for heading in ("Engine", "Precision"):
-        table.add_column(heading)
-    for heading in (
-        "Threads", "Batch", "Patches/s", "min to max", "Peak MB", "GFLOP/s", "Matrix product", "Ratio"
-    ):  # fmt: skip
+    table.add_column("Engine")
+    for heading in ("Threads", "Batch", "Patches/s", "Peak MB", "GFLOP/s", "of product"):
         table.add_column(heading, justify="right")
     for rate in found.rates:
         one = rate.execution
         table.add_row(
-            one.backend,
-            one.precision,
+            f"{one.backend} {one.precision}",
             str(one.threads),
             str(one.batch),
-            f"{rate.patches_per_second:.4g}",
-            f"{rate.patches_per_second_min:.3g} to {rate.patches_per_second_max:.3g}",
+            f"{rate.patches_per_second:.4g} ({rate.patches_per_second_min:.3g} to "
+            f"{rate.patches_per_second_max:.3g})",
             _megabytes(rate.peak_memory_mb),
             f"{rate.gflops:.1f}",
-            f"{rate.matrix_product_gflops:.1f}",
-            f"{rate.ratio_to_matrix_product:.2f}",
+            f"{rate.ratio_to_matrix_product:.2f} of {rate.matrix_product_gflops:.1f}",
         )
     return table
 
 
 def _case_table(case: "CaseTime") -> Table:
-    table = Table(
-        title=f"{', '.join(Path(image).name for image in case.images)}: {_times(case.size_zyx)} "
-        f"voxels, {case.num_tiles} tiles; {case.execution}"
-    )
-    for heading in (*case.seconds, "total"):
-        table.add_column(heading, justify="right")
-    table.add_column("Peak MB", justify="right")
-    seconds = (*case.seconds.values(), case.total_seconds)
-    table.add_row(*(f"{one:.2f} s" for one in seconds), _megabytes(case.peak_memory_mb))
+    table = Table(title=f"A case: {case.execution}", show_header=False)
+    table.add_row("image", ", ".join(Path(image).name for image in case.images))
+    table.add_row("voxels, tiles", f"{_times(case.size_zyx)}, {case.num_tiles}")
+    for stage, seconds in {**case.seconds, "total": case.total_seconds}.items():
+        table.add_row(stage, f"{seconds:.2f} s")
+    table.add_row("peak MB", _megabytes(case.peak_memory_mb))
     return table
 
 

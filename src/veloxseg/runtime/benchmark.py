@@ -34,6 +34,8 @@ from veloxseg.volumes.volume import Volume
 RANDOM_IMAGE = "random image"
 """What stands for the files of a case when none are given."""
 
+_STAGES = ("read", "preprocess", "load", "network", "postprocess", "write")
+
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -277,7 +279,7 @@ def _measure_case(
         started = perf_counter()
         found = _run(execution, words)
         total = perf_counter() - started
-    stages = found["seconds"]
+    stages = {name: found["seconds"][name] for name in _STAGES}
     z, y, x = found["size_zyx"]
     return CaseTime(
         execution=execution,
