@@ -4,8 +4,10 @@
 
 FOLD_FOLDER is nnU-Net's: RESULTS/DATASET/TRAINER__PLANS__CONFIGURATION/fold_F; IMAGES has nnU-Net's
 names. ``nnUNetv2_predict`` runs on the processor without mirroring, tiles half a patch apart, as
-the bundle does; its masks stay in WORK, so that a second run goes on from there. ``--oracle
-float32`` lets nnU-Net average its tiles in float32 instead of float16: what then remains is ours.
+the bundle does; its masks stay in WORK, so that a second run goes on from there.
+
+``--oracle float32`` lets nnU-Net average its tiles in float32 instead of float16: what then remains
+is ours. After both, a line says how far nnU-Net's two masks differ from each other.
 
 Prints a Markdown table, and the cases below a bar; exits with 1 if there are any.
 """
@@ -24,6 +26,7 @@ import numpy.typing as npt
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from veloxseg import __version__
 from veloxseg.evaluation.metrics import dice
 from veloxseg.runtime.case import read_case
 from veloxseg.runtime.inputs import find_prediction_cases
@@ -216,6 +219,29 @@ def print_table(dataset: str, oracle: str, cases: list[CaseAgreement]) -> None:
             print(f"below: {case.name}, agreement {case.agreement:.6f}; {labels}")
 
 
+def print_rounding(work: Path, file_ending: str) -> None:
+    """Print how far nnU-Net's masks depend on the precision of its sums, if both are there."""
+    folders = [work / f"nnunet_{oracle}" for oracle in sorted(_ORACLES)]
+    if not all(folder.is_dir() for folder in folders):
+        return
+    pairs = {
+        path.name: [read_volume(folder / path.name).data for folder in folders]
+        for path in sorted(folders[0].glob(f"*{file_ending}"))
+    }
+    dices = {
+        (name, int(label)): dice(first == label, second == label)
+        for name, (first, second) in pairs.items()
+        for label in np.union1d(first, second)
+        if label
+    }
+    same = sum(np.array_equal(*pair) for pair in pairs.values())
+    lowest = sorted(dices.items(), key=lambda item: item[1])[:3]
+    print(
+        f"nnU-Net in float16 beside nnU-Net in float32: {same} of {len(pairs)} masks identical; "
+        "lowest Dice: " + ", ".join(f"{name} label {x}: {d:.5f}" for (name, x), d in lowest)
+    )
+
+
 def main() -> None:
     """Parse the command line, compare and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -241,10 +267,11 @@ def main() -> None:
     (options.work / f"agreement_{options.oracle}.json").write_text(
         json.dumps([asdict(case) for case in cases], indent=2) + "\n"
     )
-    packages = ("veloxseg", "nnunetv2", "torch", "numpy", "openvino", "onnxruntime")
+    packages = ("nnunetv2", "torch", "numpy", "openvino", "onnxruntime")
     print(", ".join(f"{name} {version(name)}" for name in packages))
-    print(f"{model.choice.execution}")
+    print(f"veloxseg {__version__}: {model.choice.execution}")
     print_table(fold.parent.parent.name, options.oracle, cases)
+    print_rounding(options.work, model.pipeline.file_ending)
     sys.exit(not all(case.passes for case in cases))
 
 

@@ -141,7 +141,7 @@ def measure(threads: int, rounds: int, *, with_bf16: bool) -> dict[str, Any]:
     for number in range(rounds):
         for name, (run, repeats) in products.items():
             size = int(name.split()[1])
-            rates[name].append(2 * size**3 / min(seconds_of(run, repeats)) / 1e9)
+            rates[name].append(2 * size**3 / median(seconds_of(run, repeats)) / 1e9)
         for name, run in variants.items():
             run()  # the one before has filled the caches
             times[name].append([s / threads for s in seconds_of(run, REPEATS)])

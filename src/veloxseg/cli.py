@@ -8,6 +8,7 @@ import typer
 
 from veloxseg import __version__
 from veloxseg.commands.benchmarking import benchmark
+from veloxseg.commands.bundles import export
 from veloxseg.commands.data import check, convert_app, evaluate
 from veloxseg.commands.model import plan, preprocess, train
 from veloxseg.commands.prediction import predict
@@ -39,7 +40,7 @@ def _common(
 
 app.command()(demo)
 app.add_typer(convert_app)
-for command in (check, plan, preprocess, train, predict, evaluate, benchmark, run, info):
+for command in (check, plan, preprocess, train, export, predict, evaluate, benchmark, run, info):
     app.command()(command)
 
 

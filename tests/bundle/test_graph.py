@@ -10,8 +10,9 @@ import onnxruntime
 import pytest
 import torch
 
-from veloxseg.bundle import graph as graph_module
-from veloxseg.bundle.graph import Weights, network_graph
+from veloxseg.bundle import attention_graph
+from veloxseg.bundle.graph import network_graph
+from veloxseg.bundle.weights import Weights
 from veloxseg.errors import PlanError
 from veloxseg.network.config import Axes, NetworkConfig
 from veloxseg.network.veloxseg import VeloxSeg
@@ -110,7 +111,7 @@ def test_a_patch_that_windows_do_not_divide_is_refused() -> None:
 def test_interpolation_axis_by_axis_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     network = make_network(NetworkConfig(**SMALL))
     image = random_image(network.config)
-    monkeypatch.setattr(graph_module, "_MAX_MATRIX", 0)
+    monkeypatch.setattr(attention_graph, "_MAX_MATRIX", 0)
 
     logits = run(network_graph(network.config, [weights_of(network)]), image)
 

@@ -30,7 +30,7 @@ from veloxseg.bundle.format import (
     Verification,
     model_file,
 )
-from veloxseg.bundle.graph import Weights, network_graph
+from veloxseg.bundle.graph import network_graph
 from veloxseg.bundle.pipeline import OVERLAP, pipeline_from_plans, validated_pipeline
 from veloxseg.bundle.precision import store_in_16_bits
 from veloxseg.bundle.provenance import (
@@ -53,8 +53,9 @@ from veloxseg.bundle.verification import (
 from veloxseg.bundle.verification import (
     Run as RunPatches,
 )
-from veloxseg.bundle.weights import join_folds
+from veloxseg.bundle.weights import Weights, join_folds
 from veloxseg.bundle.writing import write_bundle
+from veloxseg.datasets.cases import Case
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import BundleError
 from veloxseg.installation import num_cores
@@ -171,14 +172,14 @@ def export(
     cases = _real_cases(trained, workspace)
     patches = real_patches(cases.validation, model.pipeline, number=_NUM_REAL_PATCHES)
     float32, verification = _verified_graph(model, patches)
-    files = {"float32": float32}
+    graphs: dict[Precision, bytes] = {"float32": float32}
     verifications = {model_file("float32"): verification}
     if precisions:
-        kept = cases.validation[:max_cases]
         _require_cases(cases, precisions, trained)
         reduced = _reduced_models(model, precisions, cases)
-        verifications |= _judge(model, float32, reduced, kept, patches, progress)
-        files |= reduced
+        judges = cases.validation[:max_cases]
+        verifications |= _judge(model, float32, reduced, judges, patches, progress)
+        graphs |= reduced
     manifest = _manifest(
         model,
         source=describe_run(trained),
@@ -186,7 +187,7 @@ def export(
         verification=verifications,
         **(about or About()).fields(trained.description, name=_stem(bundle)),
     )
-    return write_bundle(bundle, _files(model, files), manifest, overwrite=overwrite)
+    return write_bundle(bundle, _files(model, graphs), manifest, overwrite=overwrite)
 
 
 def export_published(
@@ -248,7 +249,7 @@ def load_run(run: Run) -> TrainedModel:
         run.description,
         mirror_axes=checkpoints[0].get("inference_allowed_mirroring_axes") or (),
     )
-    config = NetworkConfig(num_classes=pipeline.num_classes, **architecture)
+    config = _config(architecture, pipeline, where=run.folder)
     folds = [
         _weights_of_run(checkpoint, config, where=run.folder / f"fold_{fold}")
         for fold, checkpoint in zip(run.folds, checkpoints, strict=True)
@@ -317,7 +318,7 @@ def _judge(
     model: TrainedModel,
     float32: bytes,
     reduced: Mapping[Precision, bytes],
-    cases: Sequence[Any],
+    cases: Sequence[Case],
     patches: Sequence[Array],
     progress: Progress | None,
 ) -> dict[str, Verification]:
@@ -347,7 +348,7 @@ def _judge(
     return verifications
 
 
-def _files(model: TrainedModel, graphs: Mapping[Any, bytes]) -> dict[str, bytes]:
+def _files(model: TrainedModel, graphs: Mapping[Precision, bytes]) -> dict[str, bytes]:
     return {
         PIPELINE: _json(model.pipeline.model_dump(mode="json")),
         NETWORK: _json(model.config.to_json()),
@@ -383,6 +384,22 @@ def _architecture(run: Run, plans: Mapping[str, Any], configuration: str) -> dic
         )
     arguments: dict[str, Any] = architecture["arch_kwargs"]
     return arguments
+
+
+def _config(architecture: Mapping[str, Any], pipeline: Pipeline, *, where: Path) -> NetworkConfig:
+    try:
+        config = NetworkConfig(num_classes=pipeline.num_classes, **architecture)
+    except TypeError as error:
+        raise BundleError(
+            f"{where}: plans.json does not describe a network of this version ({error}). Export "
+            "with the version that trained it, or upgrade: pip install --upgrade veloxseg"
+        ) from error
+    if sum(config.in_channels) != len(pipeline.channels):
+        raise BundleError(
+            f"{where}: the network takes {sum(config.in_channels)} channels, dataset.json names "
+            f"{len(pipeline.channels)}. Expected files of one training. Copy the folder again."
+        )
+    return config
 
 
 def _load_tensors(path: Path) -> dict[str, Any]:

@@ -23,6 +23,8 @@ HEAD_CONV = "head_conv"
 SMALLEST = 256
 """Entries below which a constant stays float32: biases and norms are small and matter most."""
 
+_LARGEST_FP16 = float(np.finfo(np.float16).max)
+
 
 def store_in_16_bits(model: onnx.ModelProto, precision: Literal["bf16", "fp16"]) -> onnx.ModelProto:
     """Store the large float32 constants of a graph in 16 bits.
@@ -62,7 +64,8 @@ def round_to_bf16(values: Array) -> npt.NDArray[np.uint16]:
     """The bits of bfloat16 nearest to float32 values, halves to even; values are finite."""
     bits = np.ascontiguousarray(values).view(np.uint32)
     even = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-    return ((bits + even) >> np.uint32(16)).astype(np.uint16)
+    rounded: npt.NDArray[np.uint16] = ((bits + even) >> np.uint32(16)).astype(np.uint16)
+    return rounded
 
 
 def _to_bf16(name: str, values: Array) -> onnx.TensorProto:
@@ -73,10 +76,10 @@ def _to_bf16(name: str, values: Array) -> onnx.TensorProto:
 
 def _to_fp16(name: str, values: Array) -> onnx.TensorProto:
     largest = float(np.abs(values).max())
-    if largest > np.finfo(np.float16).max:
+    if largest > _LARGEST_FP16:
         raise BundleError(
             f"A weight of the network is {largest:.3g}. fp16 holds up to "
-            f"{np.finfo(np.float16).max:g}. Leave out --precision fp16, or take bf16."
+            f"{_LARGEST_FP16:g}. Leave out --precision fp16, or take bf16."
         )
     return numpy_helper.from_array(values.astype(np.float16), name)
 

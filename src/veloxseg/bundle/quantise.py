@@ -1,12 +1,13 @@
 """The graph with 8-bit convolutions, by ONNX Runtime's static quantisation.
 
 Activations and weights are symmetric, weights by output channel, and only what a convolution reads
-is quantised: norms, GELUs and residual sums stay in float32, and so do the stems, whose input is
-the image, and the attention stream, which gains nothing.
+is quantised: norms, GELUs and residual sums stay in float32. So do the stems, whose input is the
+image, the attention stream, which gains nothing, and pointwise convolutions, which save less than
+5 % of the time and change the labels of 40 % more voxels.
 
 Ranges are means over the calibration patches of each one's extremes. On two trained networks this
 left half the error of the extremes of all patches (ONNX Runtime's default, and what its entropy
-gives too) and less than its 99.99th percentile.
+gives too); percentiles, unsigned activations and more patches were no better.
 """
 
 import logging
@@ -27,6 +28,7 @@ _OPTIONS = {
     "WeightSymmetric": True,
     "CalibMovingAverage": True,
     "QuantizeBias": False,
+    "DedicatedQDQPair": True,  # or residual sums would be of what the convolutions read
     "OpTypesToExcludeOutputQuantization": ["Conv"],
 }
 
@@ -62,14 +64,14 @@ def quantise(model: onnx.ModelProto, patches: Sequence[Array]) -> onnx.ModelProt
 
 
 def convolutions_to_quantise(model: onnx.ModelProto) -> list[str]:
-    """Names of the convolutions with 3-D kernels that come after the stems."""
-    kernels = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 5}
+    """Names of the convolutions with 3-D kernels of more than a voxel, after the stems."""
+    kernels = {t.name: t.dims[2:] for t in model.graph.initializer if len(t.dims) == 5}
     convolved: set[str] = set()
     names = []
     for node in model.graph.node:
         is_convolution = node.op_type == "Conv" and node.input[1] in kernels
         comes_after = not convolved.isdisjoint(node.input)
-        if is_convolution and comes_after:
+        if is_convolution and comes_after and max(kernels[node.input[1]]) > 1:
             names.append(node.name)
         if is_convolution or comes_after:
             convolved.update(node.output)

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 Weights = Mapping[str, npt.NDArray[np.float32]]
+"""A network's state dict as arrays."""
 
 
 def join_folds(folds: Sequence[Weights]) -> dict[str, npt.NDArray[np.float32]]:

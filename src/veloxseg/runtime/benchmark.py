@@ -316,6 +316,8 @@ def _remember(bundle: Bundle, rates: Sequence[PatchRate]) -> None:
                 for rate in rates
                 if (rate.execution.precision, rate.execution.threads) == (precision, threads)
             ],
+            precision=precision,
+            threads=threads,
         )
 
 

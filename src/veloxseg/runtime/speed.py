@@ -1,6 +1,5 @@
 """How fast engines are on this machine: measured once, remembered, and chosen by."""
 
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -21,6 +20,7 @@ from veloxseg.runtime.backends.opening import (
     open_backend,
     supported_precisions,
 )
+from veloxseg.runtime.machine import processor
 from veloxseg.runtime.user_folder import cache_folder
 
 STARTUP_SECONDS: dict[BackendName, float] = {
@@ -90,9 +90,12 @@ def choose_execution(
         open_backend(bundle, _usual(backend, precision, threads))  # says what to install
     known = [s for s in recall_speeds(bundle, precision, threads) if s.execution.backend in names]
     seconds = _usual_seconds(bundle, names, threads)
-    is_long = num_patches is None or num_patches * min(seconds.values()) > WORTH_MEASURING_SECONDS
-    if not known and is_long and num_patches is not None:
-        known = measure_speeds(bundle, precision=precision, threads=threads, backends=names)
+    missing = [name for name in names if name not in {s.execution.backend for s in known}]
+    if missing and num_patches is not None:
+        if num_patches * min(seconds.values()) > WORTH_MEASURING_SECONDS:
+            known += measure_speeds(bundle, precision=precision, threads=threads, backends=missing)
+        else:
+            known = []  # measured and assumed seconds cannot be compared
     if known:
         count = 10**6 if num_patches is None else num_patches
         best = min(known, key=lambda s: _total(s.execution.backend, count, s.seconds_per_patch))
@@ -121,7 +124,7 @@ def measure_speeds(
             times = time_patches(engine, bundle, execution.batch, repeats=_REPEATS)
             speeds.append(Speed(execution=execution, seconds_per_patch=median(times)))
             del engine
-    remember_speeds(bundle, speeds)
+    remember_speeds(bundle, speeds, precision=precision, threads=threads)
     return speeds
 
 
@@ -145,12 +148,18 @@ def random_patches(bundle: Bundle, batch: int) -> np.ndarray[Any, np.dtype[np.fl
 
 
 def candidates(backend: BackendName, precision: Precision, threads: int) -> list[Execution]:
-    """Ways to use an engine that are worth comparing: the usual one first."""
-    batches = (threads, 1) if backend == "openvino" and threads > 1 else (1,)
-    return [
-        Execution(backend=backend, precision=precision, threads=threads, batch=batch)
-        for batch in batches
-    ]
+    """Ways to use an engine that are worth comparing: the usual one first.
+
+    Half of many threads may be faster than all of them: two threads of one core share its units.
+    """
+    executions = []
+    for used in (threads, threads // 2) if threads >= 4 else (threads,):
+        batches = (used, 1) if backend == "openvino" and used > 1 else (1,)
+        executions += [
+            Execution(backend=backend, precision=precision, threads=used, batch=batch)
+            for batch in batches
+        ]
+    return executions
 
 
 def recall_speeds(bundle: Bundle, precision: Precision, threads: int) -> list[Speed]:
@@ -169,18 +178,25 @@ def recall_speeds(bundle: Bundle, precision: Precision, threads: int) -> list[Sp
         return []  # nothing measured, or nothing legible: it can be measured again
 
 
-def remember_speeds(bundle: Bundle, speeds: Sequence[Speed]) -> None:
-    """Keep figures for the next process; where that is impossible they are not kept."""
+def remember_speeds(
+    bundle: Bundle, speeds: Sequence[Speed], *, precision: Precision, threads: int
+) -> None:
+    """Keep figures for the next process; where that is impossible they are not kept.
+
+    Args:
+        bundle: The model.
+        speeds: The figures; they take the place of earlier ones of the same execution.
+        precision: Of the arithmetic.
+        threads: How many there were to choose from.
+    """
     if not speeds:
         return
-    one = speeds[0].execution
-    key = _key(bundle, one.precision, one.threads)
-    new = {(s.execution.backend, s.execution.batch): s for s in speeds}
-    for old in recall_speeds(bundle, one.precision, one.threads):
-        new.setdefault((old.execution.backend, old.execution.batch), old)
+    new = {speed.execution: speed for speed in speeds}
+    for old in recall_speeds(bundle, precision, threads):
+        new.setdefault(old.execution, old)
     try:
         content = read_json(_file()) if _file().is_file() else {}
-        content[key] = {
+        content[_key(bundle, precision, threads)] = {
             "model": bundle.manifest.name,
             "speeds": [asdict(speed) for speed in new.values()],
         }
@@ -216,17 +232,7 @@ def _file() -> Path:
 
 def _key(bundle: Bundle, precision: Precision, threads: int) -> str:
     engines = ",".join(f"{name} {version(name)}" for name in installed_backends())
-    return f"{bundle.model_hash()[:16]} {precision} {threads} {_processor()} {engines}"
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123
-            return next(
-                line.split(":")[1].strip() for line in lines if line.startswith("model name")
-            )
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    return f"{bundle.model_hash()[:16]} {precision} {threads} {processor()} {engines}"
 
 
 def _automatic(bundle: Bundle, precision: Precision) -> list[BackendName]:
