@@ -94,7 +94,8 @@ def _measure(
         truth = read_volume(dataset / "labelsTr" / f"{case}.nii.gz").data
         values = [v if isinstance(v, tuple) else (v,) for v in found.labels.values()]
         scores += [dice(np.isin(found.mask, v), np.isin(truth, v)) for v in values]
-    return f"{np.nanmean(scores):.4f} | {mean(tiles):.1f} | {mean(seconds):.2f} | {mean(network):.2f}"
+    means = (mean(tiles), mean(seconds), mean(network))
+    return f"{np.nanmean(scores):.4f} | {means[0]:.1f} | {means[1]:.2f} | {means[2]:.2f}"
 
 
 if __name__ == "__main__":

@@ -111,10 +111,11 @@ def bundle_of_run(run: Path, path: Path) -> Path:
     pipeline = pipeline_from_plans(plans, CONFIGURATION, read_description(run))
     sizes = plans["configurations"][CONFIGURATION]["architecture"]["arch_kwargs"]
     config = NetworkConfig(num_classes=pipeline.num_classes, **sizes)
-    folds = [
-        {name: weight.numpy() for name, weight in torch.load(path)["network_weights"].items()}
-        for path in sorted(run.glob("fold_*/checkpoint_final.pth"))
-    ]
+    folds = []
+    for checkpoint in sorted(run.glob("fold_*/checkpoint_final.pth")):
+        state = torch.load(checkpoint)["network_weights"]
+        # In memory order z, y, x: safetensors writes memory as it lies.
+        folds.append({name: np.ascontiguousarray(w.numpy()) for name, w in state.items()})
     files = {
         PIPELINE: pipeline.model_dump_json().encode(),
         NETWORK: json.dumps(config.to_json()).encode(),

@@ -139,13 +139,15 @@ def require_same(run, bundle, images, folder, *, predictor=Float32Predictor, mir
 
 
 def require_same_probabilities(ours, probabilities, images, run):
-    """Within the tolerance wherever the image holds anything.
+    """Within the tolerance wherever the image holds anything but its background's constant.
 
-    Elsewhere tiles of nothing but zeros are left out, and those that are run count alone.
+    Tiles of nothing but zeros are left out, and in tiles of another constant instance norms make
+    something of the last bit of float32: two engines differ there by 0.03 in logits of 10.
     """
     if "Reorient" in (run / "plans.json").read_text():
         probabilities = from_ras(probabilities, ours.grid)
-    content = np.any([read_volume(image).data != 0 for image in images], axis=0)
+    volumes = [read_volume(image).data for image in images]
+    content = np.any([volume != volume[0, 0, 0] for volume in volumes], axis=0)
     assert np.ptp(probabilities[:, content]) > 0.9
     difference = np.abs(ours.probabilities - probabilities)[:, content]
     assert difference.max() < PROBABILITY_TOLERANCE

@@ -4,20 +4,23 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from bundles import write_small_bundle
+from veloxseg.bundle.format import Verification
 from veloxseg.bundle.reading import open_bundle
+from veloxseg.bundle.writing import add_model
 from veloxseg.cli import app
 from veloxseg.errors import BundleError, DatasetError, VeloxSegError
 from veloxseg.runtime.backends.backend import Execution
 from veloxseg.runtime.benchmark import benchmark
 from veloxseg.runtime.benchmark_worker import job_words, matrix_product_gflops
 from veloxseg.runtime.machine import peak_memory_mb
-from veloxseg.runtime.speed import random_patches, recall_speeds
+from veloxseg.runtime.speed import candidates, random_patches, recall_speeds
 
 ROW_KEYS = {
     "backend", "precision", "threads", "batch", "device", "num_runs", "patches_per_second",
@@ -77,6 +80,83 @@ def test_the_command_writes_a_row_for_each_engine_and_remembers_the_speeds(
     assert {speed.execution.backend: 1 / speed.seconds_per_patch for speed in speeds} == {
         name: pytest.approx(row["patches_per_second"]) for (name, _, _), row in rows.items()
     }
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[Execution]:
+    """What would be measured: here every run takes 1, 2 or 4 seconds."""
+    executions = []
+
+    def run(execution: Execution, words: list[str]) -> dict[str, Any]:
+        if json.loads(words[-1])["images"]:
+            stages = dict.fromkeys(STAGES[1:], 0.0)
+            return {"seconds": stages, "num_tiles": 27, "size_zyx": [32] * 3, "peak_memory_mb": 1}
+        executions.append(execution)
+        return {
+            "device": "a test",
+            "seconds": [1.0, 2.0, 4.0],
+            "peak_memory_mb": 1.0,
+            "matrix_product_gflops": 10.0,
+        }
+
+    monkeypatch.setattr("veloxseg.runtime.benchmark._run", run)
+    return executions
+
+
+@pytest.mark.usefixtures("_cache")
+def test_what_two_numbers_of_threads_share_is_measured_once_and_remembered_for_both(
+    bundle: Path, measured: list[Execution]
+) -> None:
+    found = benchmark(bundle, backends=["openvino"], threads=[4, 8])
+
+    assert len(measured) == len(set(measured)) == len(found.rates)
+    rate = next(rate for rate in found.rates if rate.execution.batch == 4)
+    assert rate.patches_per_second == 2, "four patches in the median of two seconds"
+    assert (rate.patches_per_second_min, rate.patches_per_second_max) == (1, 4)
+    assert rate.gflops == pytest.approx(0.04)
+    assert rate.ratio_to_matrix_product == pytest.approx(0.004)
+    for threads in (4, 8):
+        speeds = recall_speeds(open_bundle(bundle), "float32", threads)
+        assert {s.execution for s in speeds} == set(candidates("openvino", "float32", threads))
+
+
+@pytest.mark.usefixtures("_cache")
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (
+            {},
+            {
+                ("openvino", "float32"),
+                ("openvino", "bf16"),
+                ("onnxruntime", "float32"),
+                ("torch", "float32"),
+            },
+        ),
+        ({"backends": ["onnxruntime"]}, {("onnxruntime", "float32")}),
+        ({"precisions": ["bf16"]}, {("openvino", "bf16")}),
+        (
+            {"backends": ["onnxruntime", "openvino"], "precisions": ["float32", "bf16"]},
+            {("onnxruntime", "float32"), ("openvino", "float32"), ("openvino", "bf16")},
+        ),
+    ],
+)
+def test_all_that_engines_can_is_measured(
+    asked: dict[str, Any],
+    expected: set[tuple[str, str]],
+    measured: list[Execution],
+    tmp_path: Path,
+) -> None:
+    bundle = write_small_bundle(tmp_path / "small.veloxseg")
+    model = open_bundle(bundle).read_model()  # its content does not matter here
+    verification = Verification(
+        backend="none", num_patches=0, max_error=0.0, max_logit=1.0, agreement=1.0
+    )
+    add_model(bundle, "bf16", model, verification=verification)
+
+    benchmark(bundle, threads=[1], **asked)
+
+    assert {(one.backend, one.precision) for one in measured} == expected
 
 
 def test_noise_is_the_same_each_time(bundle: Path) -> None:

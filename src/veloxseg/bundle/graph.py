@@ -132,7 +132,7 @@ class _Network:
     # -- both stems
 
     def _stems(self) -> tuple[str, str]:
-        """The convolution stem without its norm, (B, C, Z, Y, X), and all others, (B, M·A, Z, Y, X)."""
+        """The convolution stem (B, C, Z, Y, X), without its norm, and the others, M·A channels."""
         config, g = self.config, self.g
         (sz, sy, sx), grid = config.stem_stride, self.grids[0]
         num = sum(config.in_channels)

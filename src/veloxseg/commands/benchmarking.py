@@ -81,14 +81,16 @@ def _print(found: "Benchmark") -> None:
     console.print(f"{found.machine['processor']}, {found.machine['cores']} cores")
     console.print(", ".join(f"{name} {version}" for name, version in versions.items()))
     console.print(_rates_table(found))
-    console.print("Medians (slowest to fastest run). Product: of large float32 matrices, by NumPy.")
+    console.print(
+        "Medians (slowest to fastest run). Product: GFLOP/s of large float32 matrices, by NumPy."
+    )
     console.print(_case_table(found.case))
 
 
 def _rates_table(found: "Benchmark") -> Table:
     table = Table(title="Patches")
     table.add_column("Engine")
-    for heading in ("Threads", "Batch", "Patches/s", "Peak MB", "GFLOP/s", "of product"):
+    for heading in ("Threads", "Batch", "Patches/s", "Peak MB", "GFLOP/s", "Product", "Ratio"):
         table.add_column(heading, justify="right")
     for rate in found.rates:
         one = rate.execution
@@ -96,11 +98,12 @@ def _rates_table(found: "Benchmark") -> Table:
             f"{one.backend} {one.precision}",
             str(one.threads),
             str(one.batch),
-            f"{rate.patches_per_second:.4g} ({rate.patches_per_second_min:.3g} to "
-            f"{rate.patches_per_second_max:.3g})",
+            f"{_short(rate.patches_per_second)} ({_short(rate.patches_per_second_min)} to "
+            f"{_short(rate.patches_per_second_max)})",
             _megabytes(rate.peak_memory_mb),
             f"{rate.gflops:.1f}",
-            f"{rate.ratio_to_matrix_product:.2f} of {rate.matrix_product_gflops:.1f}",
+            f"{rate.matrix_product_gflops:.1f}",
+            f"{rate.ratio_to_matrix_product:.2f}",
         )
     return table
 
@@ -117,6 +120,10 @@ def _case_table(case: "CaseTime") -> Table:
 
 def _megabytes(number: float | None) -> str:
     return "not known" if number is None else f"{number:.0f}"
+
+
+def _short(number: float) -> str:
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _times(numbers: tuple[int, ...]) -> str:

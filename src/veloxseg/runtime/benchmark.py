@@ -169,7 +169,8 @@ def benchmark(
         bundle: The model's folder or zip.
         backends: Engines; none: all that are installed.
         precisions: Of the arithmetic; none: all that the bundle has.
-        threads: Numbers of threads; none: one, and one for each core.
+        threads: Numbers of threads that there are to use, of which half may be measured, too; none:
+            one, and one for each core.
         case: Files of a case, one for each channel; none: a random image of eight patches.
         seconds: Shortest time to run each combination for; ten runs are the fewest.
         progress: Called with the number of measurements done and that of all.
@@ -182,13 +183,14 @@ def benchmark(
     """
     opened = open_bundle(Path(bundle))
     _require_case(opened.pipeline, case)
-    executions = _executions(opened, backends, precisions, threads or sorted({1, num_cores()}))
+    threads = threads or sorted({1, num_cores()})
+    executions = _executions(opened, backends, precisions, threads)
     rates: list[PatchRate] = []
     for done, execution in enumerate(executions):
         if progress is not None:
             progress(done, len(executions) + 1)
         rates.append(_measure_patches(opened, execution, seconds=seconds))
-    _remember(opened, rates)
+    _remember(opened, rates, threads)
     if progress is not None:
         progress(len(executions), len(executions) + 1)
     fastest = max(
@@ -236,15 +238,17 @@ def _executions(
         for precision in wanted
         if name in installed_backends() and precision in supported_precisions(bundle, name)
     }
-    for name in names:
+    for name in backends:
         if not any(backend == name for backend, _ in able):
             require_supported(bundle, name, wanted[0])
-    for precision in wanted:
+    for precision in precisions:
         if not any(one == precision for _, one in able):
-            require_supported(bundle, names[0], precision)
+            require_supported(bundle, next(iter(names), "openvino"), precision)
+    if not able:
+        require_supported(bundle, "openvino", wanted[0])
     if any(number < 1 for number in threads):
         raise VeloxSegError(f"--threads is {min(threads)}. Expected 1 or more.")
-    return [
+    every = [
         execution
         for name in names
         for precision in wanted
@@ -252,6 +256,7 @@ def _executions(
         for number in threads
         for execution in candidates(name, precision, number)
     ]
+    return list(dict.fromkeys(every))  # half of eight threads are four
 
 
 def _measure_patches(bundle: Bundle, execution: Execution, *, seconds: float) -> PatchRate:
@@ -307,18 +312,16 @@ def _run(execution: Execution, words: Sequence[str]) -> dict[str, Any]:
     return result
 
 
-def _remember(bundle: Bundle, rates: Sequence[PatchRate]) -> None:
-    for precision, threads in {(r.execution.precision, r.execution.threads) for r in rates}:
-        remember_speeds(
-            bundle,
-            [
+def _remember(bundle: Bundle, rates: Sequence[PatchRate], threads: Sequence[int]) -> None:
+    """Keep, for each number of threads, what :func:`choose_execution` would compare for it."""
+    for precision in {rate.execution.precision for rate in rates}:
+        for number in threads:
+            speeds = [
                 Speed(execution=rate.execution, seconds_per_patch=1 / rate.patches_per_second)
                 for rate in rates
-                if (rate.execution.precision, rate.execution.threads) == (precision, threads)
-            ],
-            precision=precision,
-            threads=threads,
-        )
+                if rate.execution in candidates(rate.execution.backend, precision, number)
+            ]
+            remember_speeds(bundle, speeds, precision=precision, threads=number)
 
 
 @contextmanager
