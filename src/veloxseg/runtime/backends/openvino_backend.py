@@ -9,7 +9,10 @@ import openvino
 
 from veloxseg.bundle.format import Precision
 
-_HINTS = {"float32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
+_HINTS = {"float32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "bf16"}
+"""What the engine computes in; with int8, all but the quantised convolutions. A processor without
+these instructions computes in float32 instead."""
+
 _HEAD_CONV, _HEAD_CELLS = "head_conv", "head_cells"  # as veloxseg.bundle.graph names its nodes
 _RELATIVE_OUTPUT = "relative_logits"
 
@@ -100,6 +103,8 @@ def _value(nodes: dict[str, Any], output: Any) -> npt.NDArray[Any]:
     """A constant, through the reshapes and conversions that stand between it and its use."""
     node = nodes[output.get_node().get_friendly_name()]
     if node.get_type_name() == "Constant":
+        if node.get_element_type() == openvino.Type.bf16:  # NumPy has no such type
+            return np.asarray(node.get_data(dtype=np.float32))
         return np.asarray(node.data)
     inner = _value(nodes, node.input_value(0))
     if node.get_type_name() == "Reshape":
