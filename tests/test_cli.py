@@ -207,7 +207,7 @@ def test_ctrl_c_says_how_to_go_on_and_exits_with_130(
         ["preprocess", "7"],
         ["train", "7", "0"],
         ["run", "7"],
-        ["predict", "-m", "7", "-i", "x.nii.gz", "-o", "y.nii.gz"],
+        ["export", "7", "x.veloxseg"],
     ],
 )
 def test_without_torch_a_command_says_what_to_install(

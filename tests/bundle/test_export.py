@@ -1,6 +1,7 @@
 """Runs and published checkpoints to bundles."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from veloxseg.cli import app
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import BundleError, PlanError
 from veloxseg.network.plans import NETWORK_CLASS_NAME
+from veloxseg.runtime.backends.backend import Backend
+from veloxseg.runtime.mask import Labelling
 from veloxseg.volumes.reading import write_volume
 from veloxseg.volumes.volume import Volume
 
@@ -139,14 +142,16 @@ def test_reduced_precisions_are_judged_by_whole_cases(
 def test_a_precision_that_loses_too_much_is_refused_and_nothing_is_written(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = acceptance.mask_of_case
+    real = acceptance.label_case
     monkeypatch.setattr(
         acceptance,
-        "mask_of_case",
-        lambda image, engine, pipeline: (
-            real(image, engine, pipeline) * (0 if _is_int8(engine) else 1)
-        ),
+        "label_case",
+        lambda image, engine, pipeline: spoil(real(image, engine, pipeline), engine),
     )
+
+    def spoil(labelling: Labelling, engine: Backend) -> Labelling:
+        return replace(labelling, mask=labelling.mask * 0) if _is_int8(engine) else labelling
+
     with pytest.raises(
         BundleError, match=r"int8 loses too much on 2 validation cases \(int8: mean"
     ):

@@ -13,9 +13,7 @@ from veloxseg.datasets.cases import Case
 from veloxseg.errors import BundleError
 from veloxseg.evaluation.metrics import dice
 from veloxseg.runtime.backends.backend import Backend
-from veloxseg.runtime.mask import segment
-from veloxseg.runtime.preprocessing import Preprocessed
-from veloxseg.runtime.tiling import absent_logits, slide
+from veloxseg.runtime.labelling import label_case
 
 LARGEST_DROP = 0.002
 """By which the mean foreground Dice may be lower: 0.2 points, less than two trainings differ by."""
@@ -70,10 +68,10 @@ def compare_masks(
         if progress is not None:
             progress(number, len(cases))
         case = read_case(one, pipeline)
-        expected = mask_of_case(case.image, float32, pipeline)
+        expected = label_case(case.image, float32, pipeline).mask
         scores.add(expected, case)
         for precision, engine in reduced.items():
-            mask = mask_of_case(case.image, engine, pipeline)
+            mask = label_case(case.image, engine, pipeline).mask
             tally = tallies[precision]
             tally.scores.add(mask, case)
             tally.same += int(np.count_nonzero(mask == expected))
@@ -111,26 +109,6 @@ def require_accepted(comparisons: Mapping[Precision, Comparison]) -> None:
         f"drop of {LARGEST_DROP:g} or less. Nothing was written. Leave out "
         f"{' '.join(f'--precision {precision}' for precision in refused)}."
     )
-
-
-def mask_of_case(image: Preprocessed, engine: Backend, pipeline: Pipeline) -> Mask:
-    """Segment a preprocessed case, without mirroring."""
-
-    def run(patches: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        logits = engine.run(patches)
-        if engine.relative:
-            logits = np.concatenate([np.zeros_like(logits[:, :1]), logits], axis=1)
-        return logits
-
-    slabs = slide(
-        image.data,
-        run,
-        patch_size=pipeline.patch_size,
-        overlap=pipeline.overlap,
-        absent=absent_logits(pipeline),
-        occupancy=image.occupancy,
-    )
-    return segment(slabs, placement=image.placement, pipeline=pipeline).mask
 
 
 class _Scores:

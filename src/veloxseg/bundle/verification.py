@@ -131,11 +131,12 @@ def describe_openvino(precision: Precision) -> str:
     """OpenVINO with the arithmetic that this processor has for a precision: not all have all."""
     import openvino
 
-    hint: dict[str, str] = {"bf16": "bf16", "fp16": "f16"}
+    from veloxseg.runtime.backends.openvino_backend import HINTS
+
     value = openvino.opset13.parameter([1], np.float32)
     network = openvino.Model([openvino.opset13.relu(value)], [value], "arithmetic")
     compiled = openvino.Core().compile_model(
-        network, "CPU", {"INFERENCE_PRECISION_HINT": hint.get(precision, "f32")}
+        network, "CPU", {"INFERENCE_PRECISION_HINT": HINTS[precision]}
     )
     name = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     names = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}

@@ -11,9 +11,9 @@ Weights = Mapping[str, npt.NDArray[np.float32]]
 
 
 def join_folds(folds: Sequence[Weights]) -> dict[str, npt.NDArray[np.float32]]:
-    """One mapping of all folds' weights."""
+    """One mapping of all folds' weights, contiguous: safetensors writes the memory as it lies."""
     return {
-        f"{place}/{name}": weight
+        f"{place}/{name}": np.ascontiguousarray(weight)
         for place, weights in enumerate(folds)
         for name, weight in weights.items()
     }

@@ -14,12 +14,12 @@ from veloxseg.installation import num_cores
 from veloxseg.runtime.backends.backend import Backend, BackendName
 from veloxseg.runtime.backends.opening import open_backend
 from veloxseg.runtime.case import CaseImages, read_case
-from veloxseg.runtime.mask import segment
+from veloxseg.runtime.labelling import label_case
 from veloxseg.runtime.memory import estimate_bytes, require_memory
 from veloxseg.runtime.preprocessing import preprocess
 from veloxseg.runtime.segmentation import Segmentation
 from veloxseg.runtime.speed import Choice, choose_execution
-from veloxseg.runtime.tiling import Run, absent_logits, mirrored, slide
+from veloxseg.runtime.tiling import Run
 from veloxseg.volumes.orientation import from_ras, to_ras
 from veloxseg.volumes.volume import Volume
 
@@ -121,21 +121,18 @@ class Model:
         engine = self._start()
         clock.lap("load")
         network, tiles = _Timed(engine.run), _Count(on_tiles)
-        labelling = segment(
-            slide(
-                prepared.data,
-                mirrored(network, self.pipeline.mirror_axes) if mirroring else network,
-                patch_size=self.pipeline.patch_size,
-                overlap=self.pipeline.overlap if overlap is None else overlap,
-                absent=absent_logits(self.pipeline, relative=engine.relative),
-                batch_size=self.choice.execution.batch,
-                occupancy=prepared.occupancy,
-                on_tiles=tiles,
-            ),
-            placement=prepared.placement,
-            pipeline=self.pipeline,
-            relative=engine.relative,
-            with_probabilities=probabilities,
+        pipeline = self.pipeline
+        if overlap is not None:
+            pipeline = pipeline.model_copy(update={"overlap": overlap})
+        labelling = label_case(
+            prepared,
+            engine,
+            pipeline,
+            run=network,
+            batch=self.choice.execution.batch,
+            mirroring=mirroring,
+            probabilities=probabilities,
+            on_tiles=tiles,
         )
         clock.lap("postprocess")
         clock.move("postprocess", "network", network.seconds)

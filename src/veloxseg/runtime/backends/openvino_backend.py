@@ -9,7 +9,7 @@ import openvino
 
 from veloxseg.bundle.format import Precision
 
-_HINTS = {"float32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "bf16"}
+HINTS = {"float32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "bf16"}
 """What the engine computes in; with int8, all but the quantised convolutions. A processor without
 these instructions computes in float32 instead."""
 
@@ -48,7 +48,7 @@ class OpenVINOBackend:
         shape = network.inputs[0].partial_shape
         network.reshape([1, *(shape[axis].get_length() for axis in range(1, 5))])
         settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": batch,
         }
