@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,10 +63,8 @@ def read_case(
     files = [None if isinstance(image, Volume) else Path(image) for image in images]
     name = files[0].name if files and files[0] is not None else "image"
     _require_channels(name, len(images), pipeline)
-    volumes = [
-        image if isinstance(image, Volume) else _read(Path(image), channel)
-        for image, channel in zip(images, pipeline.channels, strict=True)
-    ]
+    with ThreadPoolExecutor(max_workers=len(images)) as pool:  # decompressing is most of it
+        volumes = list(pool.map(_read, images, pipeline.channels))
     case = CaseImages(channels=tuple(volumes), name=name, source=files[0])
     _require_one_grid(case, pipeline)
     for volume, channel in zip(volumes, pipeline.channels, strict=True):
@@ -74,9 +73,11 @@ def read_case(
     return case
 
 
-def _read(path: Path, channel: str) -> Volume:
+def _read(image: Path | str | Volume, channel: str) -> Volume:
+    if isinstance(image, Volume):
+        return image
     try:
-        return read_volume(path)
+        return read_volume(Path(image))
     except ImageReadError as error:
         raise ImageReadError(f"{channel}: {error}") from error
 

@@ -1,6 +1,7 @@
 """A bundle, ready to segment: image to mask."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
@@ -73,6 +74,7 @@ class Model:
         self.bundle, self.choice = bundle, choice
         self._device = device
         self._engine: Backend | None = None
+        self._loading: Future[Backend] | None = None
 
     @property
     def pipeline(self) -> Pipeline:
@@ -106,6 +108,7 @@ class Model:
             VeloxSegError: more memory would be needed than allowed.
         """
         clock = _Clock()
+        self._begin_loading()
         case = read_case(images, self.pipeline)
         clock.lap("read")
         self._require_memory(case, max_memory_gb, probabilities=probabilities)
@@ -165,13 +168,27 @@ class Model:
             voxels = np.ascontiguousarray(from_ras(voxels, case.grid))
         return voxels
 
+    def _begin_loading(self) -> None:
+        """Let the engine compile the network while images are read."""
+        if self._engine is None and self._loading is None:
+            pool = ThreadPoolExecutor(max_workers=1)
+            self._loading = pool.submit(self._open)
+            pool.shutdown(wait=False)
+
     def _start(self) -> Backend:
         if self._engine is None:
-            labels = self.pipeline.logits_resampling.order <= 1
-            self._engine = open_backend(
-                self.bundle, self.choice.execution, device=self._device, relative=labels
-            )
+            self._engine = self._open() if self._loading is None else self._loading.result()
+            self._loading = None
         return self._engine
+
+    def _open(self) -> Backend:
+        return open_backend(
+            self.bundle,
+            self.choice.execution,
+            device=self._device,
+            # Splines are clipped to the range of logits as they are.
+            relative=self.pipeline.logits_resampling.order <= 1,
+        )
 
 
 class _Clock:
