@@ -222,7 +222,12 @@ def test_slabs_leave_as_soon_as_no_later_tile_touches_them():
         random_image((32, 8, 8)), run, patch_size=(8, 8, 8), overlap=0.5, absent=BACKGROUND
     )
     seen = [(slab.start, slab.logits.shape[1], len(runs)) for slab in slabs]
-    assert seen == [(4 * i, 4, i + 2) for i in range(6)] + [(24, 8, 7)]
+    assert [(start, planes) for start, planes, _ in seen] == [
+        *((4 * i, 4) for i in range(6)),
+        (24, 8),
+    ]
+    # Plane 4 i is done with tile i + 1; one more may be running meanwhile.
+    assert all(num_runs <= i + 3 for i, (_, _, num_runs) in enumerate(seen))
 
 
 def test_background_is_zero_and_other_labels_and_all_regions_are_far_below(build_pipeline):

@@ -9,6 +9,7 @@ float16, ours in float32.
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,7 +146,9 @@ def slide(
 
     Args:
         data: (C, Z, Y, X) float32, the network's input.
-        run: The network; it must not keep its argument, whose memory is used again.
+        run: The network, called in a thread of its own while the logits before are averaged. It
+            must not keep its argument, whose memory is used again, and what it returns must last
+            until the call after the next.
         patch_size: Voxels of a tile, z, y, x.
         overlap: Share of a tile that the next one covers too.
         absent: Logit of each class where no tile is run; see :func:`absent_logits`.
@@ -168,13 +171,8 @@ def slide(
     if on_tiles is not None:
         on_tiles(0, len(tiles))
     rolling = _RollingMean(shape=shape, patch_size=patch_size, absent=absent)
-    batch = np.zeros((batch_size, len(data), *patch_size), np.float32)
-    for done in range(0, len(tiles), batch_size):
-        chosen = tiles[done : done + batch_size]
-        for place, tile in zip(batch, chosen, strict=False):
-            inside, within = _overlap(tile, patch_size, shape)
-            place[inside] = data[within]
-        logits = run(batch[: len(chosen)])
+    done = 0
+    for chosen, logits in _run_ahead(data, run, tiles, patch_size, batch_size):
         if logits.shape != (len(chosen), len(absent), *patch_size):
             raise ValueError(
                 f"The network returned logits of shape {logits.shape} for {len(chosen)} tiles. "
@@ -183,9 +181,31 @@ def slide(
         for tile, tile_logits in zip(chosen, logits, strict=True):
             yield from rolling.finish(tile[0])
             rolling.add(tile, tile_logits)
+        done += len(chosen)
         if on_tiles is not None:
-            on_tiles(done + len(chosen), len(tiles))
+            on_tiles(done, len(tiles))
     yield from rolling.finish(shape[0])
+
+
+def _run_ahead(
+    data: Float32Array, run: Run, tiles: Sequence[Index], patch_size: Index, batch_size: int
+) -> Iterator[tuple[Sequence[Index], npt.NDArray[np.floating]]]:
+    # Batches of tiles and their logits; the network is one batch ahead of whoever takes them.
+    shape = data.shape[1:]
+    batches = np.zeros((2, batch_size, len(data), *patch_size), np.float32)
+    waiting: tuple[Sequence[Index], Future[npt.NDArray[np.floating]]] | None = None
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        for number, first in enumerate(range(0, len(tiles), batch_size)):
+            chosen, batch = tiles[first : first + batch_size], batches[number % 2]
+            for place, tile in zip(batch, chosen, strict=False):
+                inside, within = _overlap(tile, patch_size, shape)
+                place[inside] = data[within]
+            running = pool.submit(run, batch[: len(chosen)])
+            if waiting is not None:
+                yield waiting[0], waiting[1].result()
+            waiting = chosen, running
+        if waiting is not None:
+            yield waiting[0], waiting[1].result()
 
 
 class _RollingMean:

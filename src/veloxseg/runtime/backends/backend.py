@@ -45,7 +45,7 @@ class Backend(Protocol):
     device: str
 
     def run(self, patches: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Compute logits; the result may be overwritten by the next call.
+        """Compute logits; the result lasts until the call after the next.
 
         Args:
             patches: (B, C, Z, Y, X)

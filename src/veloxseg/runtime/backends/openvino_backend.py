@@ -54,22 +54,26 @@ class OpenVINOBackend:
         }
         compiled = core.compile_model(network, "CPU", settings)
         self._requests = [compiled.create_infer_request() for _ in range(batch)]
+        logits = tuple(compiled.outputs[0].get_shape())[1:]
+        self._results = np.empty((2, batch, *logits), np.float32)
+        self._turn = 0
         self.device = core.get_property("CPU", "FULL_DEVICE_NAME")
 
     def run(self, patches: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """See :class:`~veloxseg.runtime.backends.backend.Backend`."""
-        results = []
-        for start in range(0, len(patches), len(self._requests)):
-            group = patches[start : start + len(self._requests)]
-            requests = self._requests[: len(group)]
-            for request, patch in zip(requests, group, strict=True):
-                request.start_async({0: patch[None]}, share_inputs=True)
-            for request in requests:
-                request.wait()
-            outputs = [request.get_output_tensor(0).data for request in requests]
-            is_last = start + len(group) == len(patches)
-            results += outputs if is_last else [output.copy() for output in outputs]
-        return results[0] if len(results) == 1 else np.concatenate(results)
+        most = len(self._requests)
+        if len(patches) > most:
+            parts = [self.run(patches[i : i + most]).copy() for i in range(0, len(patches), most)]
+            return np.concatenate(parts)
+        self._turn = 1 - self._turn
+        results = self._results[self._turn, : len(patches)]
+        running = self._requests[: len(patches)]
+        for request, patch, result in zip(running, patches, results, strict=True):
+            request.set_output_tensor(0, openvino.Tensor(result[None], shared_memory=True))
+            request.start_async({0: patch[None]}, share_inputs=True)
+        for request in running:
+            request.wait()
+        return results
 
 
 def _make_relative(network: Any) -> bool:
