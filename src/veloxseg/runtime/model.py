@@ -22,7 +22,7 @@ from veloxseg.runtime.segmentation import Segmentation
 from veloxseg.runtime.speed import Choice, choose_execution
 from veloxseg.runtime.tiling import Run
 from veloxseg.volumes.orientation import from_ras, to_ras
-from veloxseg.volumes.volume import Volume
+from veloxseg.volumes.volume import Grid, Volume
 
 Image = Path | str | Volume
 _Voxel = TypeVar("_Voxel", bound=np.generic)
@@ -110,16 +110,18 @@ class Model:
         clock = _Clock()
         self._begin_loading()
         case = read_case(images, self.pipeline)
+        grid, source = case.grid, case.source
         clock.lap("read")
         self._require_memory(case, max_memory_gb, probabilities=probabilities)
-        turned = case.channels
+        volumes = case.channels
         if self.pipeline.orientation == "ras":
-            turned = tuple(to_ras(volume) for volume in turned)
+            volumes = tuple(to_ras(volume) for volume in volumes)
         prepared = preprocess(
-            [volume.data for volume in turned],
-            spacing_zyx=turned[0].spacing_zyx,
+            [volume.data for volume in volumes],
+            spacing_zyx=volumes[0].spacing_zyx,
             pipeline=self.pipeline,
         )
+        del case, volumes  # the images' memory
         clock.lap("preprocess")
         engine = self._start()
         clock.lap("load")
@@ -140,15 +142,15 @@ class Model:
         clock.lap("postprocess")
         clock.move("postprocess", "network", network.seconds)
         return Segmentation(
-            mask=self._turn_back(labelling.mask, case),
-            grid=case.grid,
+            mask=self._turn_back(labelling.mask, grid),
+            grid=grid,
             labels=dict(self.pipeline.foreground),
             probabilities=None
             if labelling.probabilities is None
-            else self._turn_back(labelling.probabilities, case),
+            else self._turn_back(labelling.probabilities, grid),
             timings=clock.seconds,
             num_tiles=tiles.total,
-            source=case.source,
+            source=source,
         )
 
     def _require_memory(
@@ -163,9 +165,9 @@ class Model:
         )
         require_memory(estimate, limit_gb, what=case.name)
 
-    def _turn_back(self, voxels: npt.NDArray[_Voxel], case: CaseImages) -> npt.NDArray[_Voxel]:
+    def _turn_back(self, voxels: npt.NDArray[_Voxel], grid: Grid) -> npt.NDArray[_Voxel]:
         if self.pipeline.orientation == "ras":
-            voxels = np.ascontiguousarray(from_ras(voxels, case.grid))
+            voxels = np.ascontiguousarray(from_ras(voxels, grid))
         return voxels
 
     def _begin_loading(self) -> None:
