@@ -3,6 +3,7 @@
 import os
 import platform
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -94,6 +95,14 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def module_version(name: str) -> str:
+    """Version of an installed module; its package may have another name, as onnxruntime-gpu."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return str(getattr(import_module(name), "__version__", "unknown"))
 
 
 def num_cores() -> int:

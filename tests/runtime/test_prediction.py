@@ -2,12 +2,14 @@
 
 import gzip
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel
@@ -150,6 +152,62 @@ def test_resume_leaves_finished_masks_and_completes_the_volumes(
     assert again.skipped == 11
     assert again.masks[0].stat().st_mtime_ns == kept
     assert again.volumes[0].read_text() == before
+
+
+def test_resume_with_probabilities_makes_those_that_are_missing(
+    bundle: Path, folder: Path, tmp_path: Path
+) -> None:
+    predict(bundle, [folder], tmp_path)
+    done = predict(bundle, [folder], tmp_path, resume=True, probabilities=True)
+    assert done.skipped == 0
+    assert len(list(tmp_path.glob("*.npz"))) == 12
+
+
+def test_resume_measures_a_mask_again_that_was_changed_by_hand(
+    bundle: Path, folder: Path, tmp_path: Path
+) -> None:
+    mask = predict(bundle, [folder], tmp_path).masks[0]
+    volume = read_volume(mask)
+    time.sleep(0.02)
+    write_volume(mask, Volume.on_grid(np.ones_like(volume.data), volume.grid))
+    done = predict(bundle, [folder], tmp_path, resume=True)
+    volumes = json.loads(done.volumes[0].read_text())["volumes_ml"]["case_00"]
+    assert volumes == {"liver": pytest.approx(np.prod(SHAPE) * 0.012), "lesion": 0}
+
+
+def test_cases_given_by_files_each_keep_their_volumes(
+    bundle: Path, folder: Path, tmp_path: Path
+) -> None:
+    for number in range(2):
+        files = sorted(folder.glob(f"case_{number:02d}_*"))
+        predict(bundle, files, tmp_path / "masks")
+    names = {path.name for path in (tmp_path / "masks").glob("*.csv")}
+    assert names == {"case_00_volumes.csv", "case_01_volumes.csv"}
+
+
+def test_threads_may_share_a_model(bundle: Path) -> None:
+    model = veloxseg.load(bundle)
+    cases = [[image(2 * n), image(2 * n + 1)] for n in range(6)]
+    expected = [veloxseg.load(bundle).predict(case).mask for case in cases]
+    with ThreadPoolExecutor(max_workers=6) as pool:
+        found = list(pool.map(model.predict, cases))
+    for one, mask in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one.mask, mask)
+
+
+def test_a_gpu_that_is_not_there_is_refused(bundle: Path, case: list[Path], tmp_path: Path) -> None:
+    for backend in ("openvino", "onnxruntime"):
+        with pytest.raises(VeloxSegError, match=r"--device cuda: .*--backend"):
+            predict(bundle, case, tmp_path / "out", backend=backend, device="cuda")
+
+
+def test_a_bundle_beside_the_folds_of_its_run_is_welcome(
+    bundle: Path, case: list[Path], tmp_path: Path
+) -> None:
+    beside = tmp_path / "run" / "model.veloxseg"
+    shutil.copytree(bundle, beside)
+    (tmp_path / "run" / "plans.json").write_text("{}")
+    assert predict(beside, case, tmp_path / "out").masks
 
 
 def test_a_run_killed_at_any_time_leaves_whole_masks_and_resumes(

@@ -471,7 +471,7 @@ def _inner_dictionary(content: Any) -> Mapping[str, Any]:
 def _real_cases(run: Run, workspace: Workspace | None) -> RealCases:
     """Cases in ``nnUNet_raw`` of the workspace, or beside the ``nnUNet_results`` of the run."""
     folder = run.folder.resolve()
-    raw = workspace.raw if workspace is not None else folder.parents[2] / "nnUNet_raw"
+    raw = workspace.raw if workspace is not None else folder.parent.parent.parent / "nnUNet_raw"
     folds = [folder / f"fold_{fold}" for fold in run.folds]
     return find_real_cases(raw / folder.parent.name, run.description, folds)
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 
 import numpy as np
 import numpy.typing as npt
 
 from veloxseg.bundle.format import Precision, Verification
 from veloxseg.errors import BundleError
-from veloxseg.installation import num_cores
+from veloxseg.installation import module_version, num_cores
 from veloxseg.runtime.backends.backend import Backend, BackendName
 
 Array = npt.NDArray[np.float32]
@@ -124,7 +123,7 @@ def measure_deviation(
 
 def describe_engine(name: BackendName) -> str:
     """The engine with its version."""
-    return f"{name} {version(name)}"
+    return f"{name} {module_version(name)}"
 
 
 def describe_openvino(precision: Precision) -> str:

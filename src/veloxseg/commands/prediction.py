@@ -84,7 +84,7 @@ def predict(
     ] = False,
     max_memory: Annotated[
         float | None,
-        typer.Option(min=0.1, help="GB; cases that would need more are refused at once."),
+        typer.Option(min=0.1, help="GB; cases estimated to need more are refused at once."),
     ] = None,
 ) -> None:
     """Predict masks with a bundle, on its images' own grids."""

@@ -3,11 +3,10 @@
 import os
 import platform
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from veloxseg.installation import num_cores
+from veloxseg.installation import module_version, num_cores
 from veloxseg.runtime.backends.opening import installed_backends
 
 
@@ -21,7 +20,7 @@ def describe_machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "versions": {
             "python": platform.python_version(),
-            **{package: version(package) for package in packages},
+            **{package: module_version(package) for package in packages},
         },
     }
 

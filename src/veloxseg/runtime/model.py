@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from time import perf_counter
 from typing import TypeVar
 
@@ -63,7 +64,7 @@ def load(
 
 
 class Model:
-    """A bundle in an engine, which starts with the first case.
+    """A bundle in an engine, which starts with the first case; threads may share it.
 
     Attributes:
         bundle: The model's files.
@@ -75,6 +76,7 @@ class Model:
         self._device = device
         self._engine: Backend | None = None
         self._loading: Future[Backend] | None = None
+        self._lock = Lock()
 
     @property
     def pipeline(self) -> Pipeline:
@@ -129,16 +131,17 @@ class Model:
         pipeline = self.pipeline
         if overlap is not None:
             pipeline = pipeline.model_copy(update={"overlap": overlap})
-        labelling = label_case(
-            prepared,
-            engine,
-            pipeline,
-            run=network,
-            batch=self.choice.execution.batch,
-            mirroring=mirroring,
-            probabilities=probabilities,
-            on_tiles=tiles,
-        )
+        with self._lock:  # the engine's memory serves one case at a time
+            labelling = label_case(
+                prepared,
+                engine,
+                pipeline,
+                run=network,
+                batch=self.choice.execution.batch,
+                mirroring=mirroring,
+                probabilities=probabilities,
+                on_tiles=tiles,
+            )
         clock.lap("postprocess")
         clock.move("postprocess", "network", network.seconds)
         return Segmentation(
@@ -172,16 +175,18 @@ class Model:
 
     def _begin_loading(self) -> None:
         """Let the engine compile the network while images are read."""
-        if self._engine is None and self._loading is None:
-            pool = ThreadPoolExecutor(max_workers=1)
-            self._loading = pool.submit(self._open)
-            pool.shutdown(wait=False)
+        with self._lock:
+            if self._engine is None and self._loading is None:
+                pool = ThreadPoolExecutor(max_workers=1)
+                self._loading = pool.submit(self._open)
+                pool.shutdown(wait=False)
 
     def _start(self) -> Backend:
-        if self._engine is None:
-            self._engine = self._open() if self._loading is None else self._loading.result()
-            self._loading = None
-        return self._engine
+        with self._lock:
+            if self._engine is None:
+                loading, self._loading = self._loading, None
+                self._engine = self._open() if loading is None else loading.result()
+            return self._engine
 
     def _open(self) -> Backend:
         return open_backend(

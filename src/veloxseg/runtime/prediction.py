@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from veloxseg.bundle.format import Pipeline, Precision
+from veloxseg.bundle.format import MANIFEST, Pipeline, Precision
 from veloxseg.bundle.reading import open_bundle
 from veloxseg.errors import BundleError, VeloxSegError
 from veloxseg.installation import num_cores
@@ -102,12 +102,15 @@ def predict(
     )
     _require_writable(cases[0].output.parent)
     table = VolumeTable(
-        _volumes_path(cases, output), labels=dict(pipeline.foreground), resume=resume
+        _volumes_path(cases, output, by_files=not inputs[0].is_dir()),
+        labels=dict(pipeline.foreground),
+        resume=resume,
     )
     waiting = []
     for case in cases:
-        if resume and case.output.is_file():
-            if not table.has(case.name):
+        chances = _probabilities_path(case.output)
+        if resume and case.output.is_file() and (not probabilities or chances.is_file()):
+            if not table.has(case.name, newer_than=case.output):
                 table.add(case.name, _volumes_of_file(case.output, pipeline))
         else:
             waiting.append(case)
@@ -124,6 +127,9 @@ def predict(
         choice = _within_memory(
             choice, waiting, grids, pipeline, max_memory_gb, probabilities=probabilities
         )
+        most = max(_num_tiles(grid, pipeline) for grid in grids)
+        batch = min(choice.execution.batch, most)  # tiles of two cases are never run together
+        choice = replace(choice, execution=replace(choice.execution, batch=batch))
         model = Model(opened, choice, device=device)
         done = len(cases) - len(waiting)
         for number, case in enumerate(waiting, start=done):
@@ -143,6 +149,7 @@ def predict(
                 found.save_probabilities(_probabilities_path(case.output))
             table.add(case.name, found.volumes_ml)
             found.save(case.output)
+            del found  # before the next case needs the memory
             if progress is not None:
                 progress(number + 1, len(cases))
     volumes = table.write()
@@ -156,7 +163,10 @@ def predict(
 
 def _refuse_run(path: Path) -> None:
     """A results folder of nnU-Net, or a fold in it, is not a bundle yet."""
-    if any((folder / "plans.json").is_file() for folder in (path, path.resolve().parent)):
+    folders = [path]
+    if path.name.startswith("fold_") and not (path / MANIFEST).is_file():
+        folders.append(path.resolve().parent)
+    if any((folder / "plans.json").is_file() for folder in folders):
         raise BundleError(
             f"{path}: a training run. Expected a bundle, which runs without PyTorch. Export it "
             f"first: veloxseg export {path} NAME.veloxseg"
@@ -213,10 +223,10 @@ def _within_memory(
     return choice
 
 
-def _volumes_path(cases: Sequence[PredictionCase], output: Path) -> Path:
+def _volumes_path(cases: Sequence[PredictionCase], output: Path, *, by_files: bool) -> Path:
     """Without its ending: ``volumes`` in a folder of masks, ``MASK_volumes`` beside a mask."""
-    if len(cases) == 1 and cases[0].output == output:
-        return output.with_name(f"{cases[0].name}_volumes")
+    if by_files:
+        return cases[0].output.with_name(f"{cases[0].name}_volumes")
     return output / "volumes"
 
 

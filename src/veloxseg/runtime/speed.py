@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -14,6 +13,7 @@ from veloxseg.atomic import read_json, write_json
 from veloxseg.bundle.format import Precision
 from veloxseg.bundle.reading import Bundle
 from veloxseg.errors import VeloxSegError
+from veloxseg.installation import module_version
 from veloxseg.runtime.backends.backend import Backend, BackendName, Execution
 from veloxseg.runtime.backends.opening import (
     installed_backends,
@@ -91,8 +91,9 @@ def choose_execution(
     known = [s for s in recall_speeds(bundle, precision, threads) if s.execution.backend in names]
     seconds = _usual_seconds(bundle, names, threads)
     missing = [name for name in names if name not in {s.execution.backend for s in known}]
-    if missing and num_patches is not None:
-        if num_patches * min(seconds.values()) > WORTH_MEASURING_SECONDS:
+    if missing:
+        count = num_patches or 0
+        if count * min(seconds.values()) > WORTH_MEASURING_SECONDS:
             known += measure_speeds(bundle, precision=precision, threads=threads, backends=missing)
         else:
             known = []  # measured and assumed seconds cannot be compared
@@ -231,7 +232,7 @@ def _file() -> Path:
 
 
 def _key(bundle: Bundle, precision: Precision, threads: int) -> str:
-    engines = ",".join(f"{name} {version(name)}" for name in installed_backends())
+    engines = ",".join(f"{name} {module_version(name)}" for name in installed_backends())
     return f"{bundle.model_hash()[:16]} {precision} {threads} {processor()} {engines}"
 
 

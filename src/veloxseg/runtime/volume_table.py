@@ -25,7 +25,11 @@ class VolumeTable:
         self._csv = path.with_name(f"{path.name}.csv")
         self._labels = list(labels)
         self._rows: dict[str, dict[str, float]] = {}
-        if resume and self._json.is_file():
+        self._written = self._json.stat().st_mtime if self._json.is_file() else 0.0
+        if not resume:  # or masks of two models would share a table after an interruption
+            self._json.unlink(missing_ok=True)
+            self._csv.unlink(missing_ok=True)
+        elif self._json.is_file():
             try:
                 cases = read_json(self._json)["volumes_ml"]
                 self._rows = {
@@ -35,9 +39,9 @@ class VolumeTable:
             except (VeloxSegError, KeyError, TypeError, ValueError, AttributeError):
                 self._rows = {}
 
-    def has(self, case: str) -> bool:
-        """Whether a case's volumes are known."""
-        return case in self._rows
+    def has(self, case: str, *, newer_than: Path) -> bool:
+        """Whether a case's volumes are known, and its mask has not changed since."""
+        return case in self._rows and newer_than.stat().st_mtime <= self._written
 
     def add(self, case: str, volumes_ml: Mapping[str, float]) -> None:
         """Put a case's volumes in, in place of earlier ones."""

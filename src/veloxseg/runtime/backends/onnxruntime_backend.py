@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from veloxseg.errors import VeloxSegError
+
 _RELATIVE_OUTPUT = "relative_logits"
 _PREFERRED = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
@@ -16,7 +18,10 @@ class ONNXRuntimeBackend:
     Args:
         model: ONNX file.
         threads: Threads to compute with.
-        device: ``auto``, or ``cpu`` to leave a GPU alone.
+        device: ``auto``, ``cpu`` to leave a GPU alone, or ``cuda``.
+
+    Raises:
+        VeloxSegError: there is no GPU to use.
     """
 
     def __init__(self, model: bytes, *, threads: int, device: str = "auto") -> None:
@@ -25,6 +30,11 @@ class ONNXRuntimeBackend:
         options.log_severity_level = 3
         available = onnxruntime.get_available_providers()
         providers = [name for name in _PREFERRED if name in available]
+        if device == "cuda" and "CUDAExecutionProvider" not in available:
+            raise VeloxSegError(
+                "--device cuda: this ONNX Runtime has no CUDA. Install onnxruntime-gpu in place of "
+                "onnxruntime, or choose --backend torch."
+            )
         if device == "cpu":
             providers = ["CPUExecutionProvider"]
         self._session: Any = onnxruntime.InferenceSession(model, options, providers=providers)

@@ -16,7 +16,12 @@ _INSTALL = {
 
 def installed_backends() -> tuple[BackendName, ...]:
     """Engines that can be used here."""
-    return tuple(name for name in BACKENDS if find_spec(name) is not None)
+    return tuple(name for name in BACKENDS if _is_installed(name))
+
+
+def _is_installed(name: BackendName) -> bool:
+    modules = ("torch", "safetensors") if name == "torch" else (name,)  # the weights' format
+    return all(find_spec(module) is not None for module in modules)
 
 
 def supported_precisions(bundle: Bundle, backend: BackendName) -> tuple[Precision, ...]:
@@ -37,7 +42,7 @@ def require_supported(bundle: Bundle, backend: BackendName, precision: Precision
         VeloxSegError: the engine is not installed, or does not know the precision.
         BundleError: the bundle has no model of the precision.
     """
-    if find_spec(backend) is None:
+    if not _is_installed(backend):
         raise VeloxSegError(
             f"The backend {backend} is not installed. Install it: {_INSTALL[backend]}; or choose "
             f"another: --backend {' or '.join(installed_backends())}"
@@ -68,6 +73,11 @@ def open_backend(
     """
     name = execution.backend
     require_supported(bundle, name, execution.precision)
+    if device == "cuda" and name == "openvino":
+        raise VeloxSegError(
+            "--device cuda: OpenVINO computes on the processor. Choose an engine that knows GPUs: "
+            "--backend onnxruntime or torch"
+        )
     if name == "torch":
         from veloxseg.runtime.backends.torch_backend import TorchBackend
 
