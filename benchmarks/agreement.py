@@ -31,8 +31,7 @@ from veloxseg.evaluation.metrics import dice
 from veloxseg.runtime.case import read_case
 from veloxseg.runtime.inputs import find_prediction_cases
 from veloxseg.runtime.model import Model, load
-from veloxseg.runtime.preprocessing import preprocess
-from veloxseg.volumes.orientation import to_ras
+from veloxseg.runtime.preprocessing import preprocess_volumes
 from veloxseg.volumes.reading import read_volume
 
 MIN_AGREEMENT = 0.999
@@ -165,14 +164,7 @@ def compare_inputs(images: tuple[Path, ...], model: Model, fold: Path) -> tuple[
         plans.get_configuration(fold.parent.name.split("__")[-1]),
         json.loads((fold.parent / "dataset.json").read_text()),
     )
-    volumes = read_case(images, model.pipeline).channels
-    if model.pipeline.orientation == "ras":
-        volumes = tuple(to_ras(volume) for volume in volumes)
-    ours = preprocess(
-        [volume.data for volume in volumes],
-        spacing_zyx=volumes[0].spacing_zyx,
-        pipeline=model.pipeline,
-    ).data
+    ours = preprocess_volumes(read_case(images, model.pipeline).channels, model.pipeline).data
     beyond = ~np.isclose(ours, theirs, rtol=RTOL, atol=ATOL)
     return float(np.abs(ours - theirs).max()), int(np.count_nonzero(beyond))
 

@@ -13,10 +13,9 @@ from veloxseg.bundle.format import Pipeline
 from veloxseg.datasets.cases import Case, pair_files
 from veloxseg.datasets.description import DatasetDescription
 from veloxseg.datasets.labels import integer_labels
-from veloxseg.runtime.preprocessing import Preprocessed, preprocess
+from veloxseg.runtime.preprocessing import Preprocessed, preprocess_volumes
 from veloxseg.volumes.orientation import to_ras
 from veloxseg.volumes.reading import read_volume
-from veloxseg.volumes.volume import Volume
 
 Array = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -85,13 +84,10 @@ def read_case(case: Case, pipeline: Pipeline) -> ReadCase:
         DatasetError: the labels are no integers.
     """
     assert case.label is not None
-    channels = [_turned(read_volume(path), pipeline) for path in case.images]
-    annotation = _turned(read_volume(case.label), pipeline)
-    image = preprocess(
-        [channel.data for channel in channels],
-        spacing_zyx=channels[0].spacing_zyx,
-        pipeline=pipeline,
-    )
+    image = preprocess_volumes([read_volume(path) for path in case.images], pipeline)
+    annotation = read_volume(case.label)
+    if pipeline.orientation == "ras":
+        annotation = to_ras(annotation)
     return ReadCase(image=image, labels=integer_labels(annotation.data, where=str(case.label)))
 
 
@@ -116,10 +112,6 @@ def real_patches(cases: Sequence[Case], pipeline: Pipeline, *, number: int) -> l
             centre = _centre(case, pipeline, generator, on_foreground=position % 3 != 2)
             patches.append(_cut(case.image.data, centre, pipeline.patch_size))
     return patches
-
-
-def _turned(volume: Volume, pipeline: Pipeline) -> Volume:
-    return to_ras(volume) if pipeline.orientation == "ras" else volume
 
 
 def _centre(

@@ -18,11 +18,11 @@ from veloxseg.runtime.backends.opening import open_backend
 from veloxseg.runtime.case import CaseImages, read_case
 from veloxseg.runtime.labelling import label_case
 from veloxseg.runtime.memory import estimate_bytes, require_memory
-from veloxseg.runtime.preprocessing import preprocess
+from veloxseg.runtime.preprocessing import preprocess_volumes
 from veloxseg.runtime.segmentation import Segmentation
 from veloxseg.runtime.speed import Choice, choose_execution
 from veloxseg.runtime.tiling import Run
-from veloxseg.volumes.orientation import from_ras, to_ras
+from veloxseg.volumes.orientation import from_ras
 from veloxseg.volumes.volume import Grid, Volume
 
 Image = Path | str | Volume
@@ -115,15 +115,8 @@ class Model:
         grid, source = case.grid, case.source
         clock.lap("read")
         self._require_memory(case, max_memory_gb, probabilities=probabilities)
-        volumes = case.channels
-        if self.pipeline.orientation == "ras":
-            volumes = tuple(to_ras(volume) for volume in volumes)
-        prepared = preprocess(
-            [volume.data for volume in volumes],
-            spacing_zyx=volumes[0].spacing_zyx,
-            pipeline=self.pipeline,
-        )
-        del case, volumes  # the images' memory
+        prepared = preprocess_volumes(case.channels, self.pipeline)
+        del case  # the images' memory
         clock.lap("preprocess")
         engine = self._start()
         clock.lap("load")

@@ -117,18 +117,20 @@ def predict(
     choice = None
     if waiting:
         grids = [read_grid(case.images[0]) for case in waiting]
+        num_tiles = [_num_tiles(grid, pipeline) for grid in grids]
         choice = choose_execution(
             opened,
             backend=backend,
             precision=precision,
             threads=threads or num_cores(),
-            num_patches=sum(_num_tiles(grid, pipeline) for grid in grids),
+            num_patches=sum(num_tiles),
         )
         choice = _within_memory(
             choice, waiting, grids, pipeline, max_memory_gb, probabilities=probabilities
         )
-        most = max(_num_tiles(grid, pipeline) for grid in grids)
-        batch = min(choice.execution.batch, most)  # tiles of two cases are never run together
+        batch = min(
+            choice.execution.batch, max(num_tiles)
+        )  # tiles of two cases are never run together
         choice = replace(choice, execution=replace(choice.execution, batch=batch))
         model = Model(opened, choice, device=device)
         done = len(cases) - len(waiting)

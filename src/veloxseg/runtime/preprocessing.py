@@ -17,6 +17,8 @@ from veloxseg.runtime.normalisation import normalise
 from veloxseg.runtime.occupancy import Box, Occupancy, find_occupied, nonzero
 from veloxseg.runtime.resampling import resample, resampled_shape
 from veloxseg.runtime.separable import Float32Array
+from veloxseg.volumes.orientation import to_ras
+from veloxseg.volumes.volume import Volume
 
 Stored = npt.NDArray[Any]
 
@@ -66,6 +68,23 @@ class Preprocessed:
     data: Float32Array
     occupancy: Occupancy
     placement: Placement
+
+
+def preprocess_volumes(volumes: Sequence[Volume], pipeline: Pipeline) -> Preprocessed:
+    """Turn a case's images as the pipeline turns them, and :func:`preprocess` them.
+
+    Args:
+        volumes: One for each of the pipeline's channels, on one grid.
+        pipeline: What to do.
+
+    Raises:
+        GeometryError: as :func:`preprocess`.
+        VeloxSegError: as :func:`preprocess`.
+    """
+    if pipeline.orientation == "ras":
+        volumes = [to_ras(volume) for volume in volumes]
+    channels = [volume.data for volume in volumes]
+    return preprocess(channels, spacing_zyx=volumes[0].spacing_zyx, pipeline=pipeline)
 
 
 def preprocess(
