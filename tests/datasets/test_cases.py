@@ -130,3 +130,39 @@ def test_files_that_dataset_json_lists_are_taken_from_there(tmp_path):
     listed["p"]["label"] = "x/absent.nii.gz"
     with pytest.raises(DatasetError, match="2 problems"):
         find_cases(tmp_path, description(dataset=listed))
+
+
+def test_the_file_of_an_optional_channel_may_lack(tmp_path):
+    make(tmp_path, [name for name in FILES if name != "imagesTr/a_0001.nii.gz"])
+    first, second = find_cases(tmp_path, description(optional=["PET"]))
+    images = tmp_path / "imagesTr"
+    assert first.images == (images / "a_0000.nii.gz", None)
+    assert first.present == {0: images / "a_0000.nii.gz"}
+    assert first.absent == (1,)
+    assert first.files == (images / "a_0000.nii.gz", tmp_path / "labelsTr/a.nii.gz")
+    assert None not in second.images
+    assert second.absent == ()
+
+
+def test_a_missing_required_channel_is_an_error_that_names_the_optional_ones(tmp_path):
+    make(tmp_path, [name for name in FILES if name != "imagesTr/a_0000.nii.gz"])
+    with pytest.raises(DatasetError, match=r"no CT image .* but the optional ones \(PET\)"):
+        find_cases(tmp_path, description(optional=["PET"]))
+
+
+def test_a_case_without_any_channel_is_an_error_even_if_all_are_optional(tmp_path):
+    make(tmp_path, [name for name in FILES if "imagesTr/a" not in name])
+    with pytest.raises(DatasetError, match="Case a: has a label but no image"):
+        find_cases(tmp_path, description(optional=["CT", "PET"]))
+
+
+def test_null_in_dataset_json_stands_for_an_absent_optional_channel(tmp_path):
+    make(tmp_path, ["x/ct.nii.gz", "x/mask.nii.gz"])
+    listed = {"p": {"images": ["x/ct.nii.gz", None], "label": "x/mask.nii.gz"}}
+    (case,) = find_cases(tmp_path, description(dataset=listed, optional=["PET"]))
+    assert case.images == (tmp_path / "x/ct.nii.gz", None)
+    with pytest.raises(DatasetError, match="names no PET image"):
+        find_cases(tmp_path, description(dataset=listed))
+    listed["p"]["images"] = [None, None]
+    with pytest.raises(DatasetError, match="names no image of it"):
+        find_cases(tmp_path, description(dataset=listed, optional=["CT", "PET"]))

@@ -49,6 +49,19 @@ def test_regions_are_read_and_written_as_lists(tmp_path):
     assert description.to_json() == REGIONS
 
 
+def test_optional_channels_are_read_by_name_and_written_only_where_there_are_some(tmp_path):
+    content = PLAIN | {"optional": ["PET"]}
+    description = read(tmp_path, content)
+    assert description.optional_channels == (1,)
+    assert description.to_json() == content
+    assert read(tmp_path, PLAIN).optional_channels == ()
+    assert "optional" not in read(tmp_path, PLAIN).to_json()
+
+
+def test_all_channels_may_be_optional(tmp_path):
+    assert read(tmp_path, PLAIN | {"optional": ["PET", "CT"]}).optional_channels == (0, 1)
+
+
 def test_the_ignore_label_is_among_the_values_and_named(tmp_path):
     labels = {"background": 0, "tumour": 1, "ignore": 2}
     description = read(tmp_path, PLAIN | {"labels": labels})
@@ -74,6 +87,9 @@ def test_the_ignore_label_is_among_the_values_and_named(tmp_path):
         ({"channel_names": {"CT": "0"}}, "without a gap"),
         ({"file_ending": "nii.gz"}, "file_ending"),
         ({"numTraining": -1}, "numTraining"),
+        ({"optional": ["PET", "MR"]}, "optional names MR. Expected some of the channels CT, PET"),
+        ({"optional": "PET"}, "optional"),
+        ({"channel_names": {"0": "MR", "1": "MR"}, "optional": ["MR"]}, "a name twice"),
     ],
 )
 def test_what_breaks_nnunets_rules_is_refused(tmp_path, change, message):

@@ -84,7 +84,8 @@ def read_case(case: Case, pipeline: Pipeline) -> ReadCase:
         DatasetError: the labels are no integers.
     """
     assert case.label is not None
-    image = preprocess_volumes([read_volume(path) for path in case.images], pipeline)
+    images = [None if path is None else read_volume(path) for path in case.images]
+    image = preprocess_volumes(images, pipeline)
     annotation = read_volume(case.label)
     if pipeline.orientation == "ras":
         annotation = to_ras(annotation)

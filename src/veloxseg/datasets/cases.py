@@ -20,18 +20,30 @@ class Case:
 
     Attributes:
         name: The case's name: its files' without channel number and ending.
-        images: One file a channel, in the channels' order.
+        images: One file a channel, in the channels' order; None for an optional channel that the
+            case lacks. One at least is a file.
         label: The label file, None if there is none.
     """
 
     name: str
-    images: tuple[Path, ...]
+    images: tuple[Path | None, ...]
     label: Path | None
 
     @property
+    def present(self) -> dict[int, Path]:
+        """Number of each channel the case has, from 0, to its file, in the channels' order."""
+        return {index: path for index, path in enumerate(self.images) if path is not None}
+
+    @property
+    def absent(self) -> tuple[int, ...]:
+        """Numbers of the channels that the case lacks, in rising order."""
+        return tuple(index for index, path in enumerate(self.images) if path is None)
+
+    @property
     def files(self) -> tuple[Path, ...]:
-        """All files of the case, the label last."""
-        return self.images if self.label is None else (*self.images, self.label)
+        """All files of the case that are there, the label last."""
+        images = tuple(self.present.values())
+        return images if self.label is None else (*images, self.label)
 
 
 def find_cases(
@@ -39,7 +51,8 @@ def find_cases(
 ) -> list[Case]:
     """Find the cases of a dataset: ``imagesTr/CASE_0000.nii.gz`` with ``labelsTr/CASE.nii.gz``.
 
-    Where dataset.json names the files itself (nnU-Net's key ``dataset``), those are taken.
+    The file of an optional channel may lack. Where dataset.json names the files itself (nnU-Net's
+    key ``dataset``), those are taken; ``null`` stands for an optional channel that a case lacks.
 
     Returns:
         The cases in the order of their names.
@@ -84,7 +97,7 @@ def pair_files(
             )
         problems += [_problem(name, f"Case {name}: {text}") for text in missing]
         if not missing:
-            in_order = tuple(found[index] for index in range(description.num_channels))
+            in_order = tuple(found.get(index) for index in range(description.num_channels))
             cases.append(Case(name=name, images=in_order, label=label))
     return cases, problems
 
@@ -133,10 +146,17 @@ def _missing_files(
         return [f"has a label but no image in {images}. Add the images or remove the label"]
     return [
         f"no {channel} image {images / f'{name}_{index:04d}{description.file_ending}'}. "
-        "Expected one file for each channel. Add it, or remove the case"
+        f"Expected one file for each channel{_describe_optional(description)}. "
+        "Add it, or remove the case"
         for index, channel in enumerate(description.channels)
-        if index not in found
+        if index not in found and index not in description.optional_channels
     ]
+
+
+def _describe_optional(description: DatasetDescription) -> str:
+    if not description.optional:
+        return ""
+    return f" but the optional ones ({', '.join(description.optional)})"
 
 
 def _describe_empty(folder: Path, file_ending: str) -> str:
@@ -155,22 +175,37 @@ def _listed_files(
     cases = []
     problems = []
     for name, files in sorted(listed.items()):
-        images = tuple(folder / os.path.expandvars(image) for image in files["images"])
+        images = tuple(_listed_path(folder, image) for image in files["images"])
         label = folder / os.path.expandvars(files["label"])
         wrong = [
             f"dataset.json names {path}, which is no file. Correct the path"
             for path in (*images, label)
-            if not path.is_file()
+            if path is not None and not path.is_file()
         ]
         if len(images) != description.num_channels:
             wrong.append(
                 f"dataset.json names {len(images)} images. Expected {description.num_channels}: "
                 f"{', '.join(description.channels)}. Correct the list"
             )
+        elif not any(images):
+            wrong.append(
+                "dataset.json names no image of it. Expected one at least. Correct the list"
+            )
+        else:
+            wrong += [
+                f"dataset.json names no {description.channels[index]} image. Expected one for each "
+                f"channel{_describe_optional(description)}. Name it, or declare it optional"
+                for index, path in enumerate(images)
+                if path is None and index not in description.optional_channels
+            ]
         problems += [_problem(name, f"Case {name}: {text}") for text in wrong]
         if not wrong:
             cases.append(Case(name=name, images=images, label=label))
     return cases, problems
+
+
+def _listed_path(folder: Path, image: str | None) -> Path | None:
+    return None if image is None else folder / os.path.expandvars(image)
 
 
 def _files(folder: Path, file_ending: str) -> list[Path]:

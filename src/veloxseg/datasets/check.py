@@ -124,7 +124,8 @@ def _check_case(case: Case, description: DatasetDescription) -> tuple[set[int], 
     """Values of the label, and what is wrong with the case."""
     problems: list[Problem] = []
     grids: list[tuple[str, Grid]] = []
-    for channel, path in zip(description.channels, case.images, strict=True):
+    for index, path in case.present.items():
+        channel = description.channels[index]
         volume = _open(case.name, channel, path, description, problems)
         if volume is not None:
             grids.append((channel, volume.grid))

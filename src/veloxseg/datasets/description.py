@@ -25,6 +25,8 @@ class DatasetDescription(BaseModel):
         regions_class_order: With regions: the value to write for each region, later ones over
             earlier ones, in the order of ``labels``.
         overwrite_image_reader_writer: Name of nnU-Net's class to read the files with.
+        optional: Names of channels whose file a case may lack; every case has one channel at
+            least. A key of ours, which nnU-Net passes by.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
@@ -35,6 +37,7 @@ class DatasetDescription(BaseModel):
     file_ending: str = Field(pattern=r"^\.")
     regions_class_order: tuple[int, ...] | None = None
     overwrite_image_reader_writer: str | None = None
+    optional: tuple[str, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -61,6 +64,21 @@ class DatasetDescription(BaseModel):
             raise ValueError(
                 f"channel_names has keys {list(self.channel_names)}. "
                 'Expected "0", "1", ... without a gap'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_optional(self) -> "DatasetDescription":
+        unknown = [name for name in self.optional if name not in self.channels]
+        if unknown:
+            raise ValueError(
+                f"optional names {', '.join(unknown)}. Expected some of the channels "
+                f"{', '.join(self.channels)}. Correct the name, or remove it"
+            )
+        if self.optional and len(set(self.channels)) < self.num_channels:
+            raise ValueError(
+                f"channel_names has a name twice ({', '.join(self.channels)}). Expected different "
+                "names where channels are optional. Rename one"
             )
         return self
 
@@ -113,6 +131,11 @@ class DatasetDescription(BaseModel):
         return tuple(self.channel_names[str(index)] for index in range(self.num_channels))
 
     @property
+    def optional_channels(self) -> tuple[int, ...]:
+        """Numbers of the channels whose file a case may lack, from 0, in rising order."""
+        return tuple(i for i, name in enumerate(self.channels) if name in self.optional)
+
+    @property
     def read_by_itk(self) -> bool:
         """Whether nnU-Net reads the files with ITK, which is stricter than nibabel."""
         if self.overwrite_image_reader_writer not in (None, "None"):
@@ -138,7 +161,10 @@ class DatasetDescription(BaseModel):
 
     def to_json(self) -> dict[str, Any]:
         """Content of dataset.json, nnU-Net's own keys as nnU-Net spells them."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        content = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if not self.optional:
+            del content["optional"]
+        return content
 
     def _annotated_values(self) -> set[int]:
         return {

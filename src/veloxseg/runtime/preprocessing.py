@@ -70,35 +70,36 @@ class Preprocessed:
     placement: Placement
 
 
-def preprocess_volumes(volumes: Sequence[Volume], pipeline: Pipeline) -> Preprocessed:
+def preprocess_volumes(volumes: Sequence[Volume | None], pipeline: Pipeline) -> Preprocessed:
     """Turn a case's images as the pipeline turns them, and :func:`preprocess` them.
 
     Args:
-        volumes: One for each of the pipeline's channels, on one grid.
+        volumes: One for each of the pipeline's channels, on one grid; None for one that is absent.
         pipeline: What to do.
 
     Raises:
-        GeometryError: as :func:`preprocess`.
-        VeloxSegError: as :func:`preprocess`.
+        GeometryError, VeloxSegError: as :func:`preprocess`.
     """
     if pipeline.orientation == "ras":
-        volumes = [to_ras(volume) for volume in volumes]
-    channels = [volume.data for volume in volumes]
-    return preprocess(channels, spacing_zyx=volumes[0].spacing_zyx, pipeline=pipeline)
+        volumes = [None if volume is None else to_ras(volume) for volume in volumes]
+    channels = [None if volume is None else volume.data for volume in volumes]
+    present = [volume for volume in volumes if volume is not None]
+    _require_one(len(present), pipeline)
+    return preprocess(channels, spacing_zyx=present[0].spacing_zyx, pipeline=pipeline)
 
 
 def preprocess(
-    channels: Sequence[Stored] | Stored, *, spacing_zyx: Sequence[float], pipeline: Pipeline
+    channels: Sequence[Stored | None] | Stored, *, spacing_zyx: Sequence[float], pipeline: Pipeline
 ) -> Preprocessed:
     """Bring a case to the network's grid and range.
 
     In nnU-Net's order: transposed, cropped to what is not zero in some channel, normalised,
     resampled. Of an image of zeros nothing is cropped, and its occupancy is empty: no tile needs
-    to be run.
+    to be run. A channel that is absent is zero in the end, and counts for nothing before.
 
     Args:
         channels: One (Z, Y, X) image for each of the pipeline's channels, or all as (C, Z, Y, X);
-            any real type. They are not modified.
+            any real type. They are not modified. None for an optional channel that is absent.
         spacing_zyx: Of the images in mm along their array axes.
         pipeline: What to do.
 
@@ -111,15 +112,22 @@ def preprocess(
         VeloxSegError: there are not as many images as channels, or values do not fit a scheme.
     """
     channels = list(channels)
-    _check(channels, pipeline)
-    blocks, box = find_occupied(channels)
-    placement = _place(channels[0].shape, box, spacing_zyx, pipeline)
-    moved = [channel.transpose(pipeline.transpose) for channel in channels]
-    inside = [channel[placement.box_slices] for channel in moved]
+    present = {index: channel for index, channel in enumerate(channels) if channel is not None}
+    _check(len(channels), list(present.values()), pipeline)
+    blocks, box = find_occupied(list(present.values()))
+    placement = _place(next(iter(present.values())).shape, box, spacing_zyx, pipeline)
+    inside = {
+        index: channel.transpose(pipeline.transpose)[placement.box_slices]
+        for index, channel in present.items()
+    }
+    needs_mask = any(pipeline.normalisation[index].within_mask for index in present)
+    mask = _mask(list(inside.values())) if needs_mask else None
     data = np.empty((len(channels), *placement.network_shape), np.float32)
-    mask = _mask(inside) if any(n.within_mask for n in pipeline.normalisation) else None
-    for index, channel in enumerate(inside):
-        _fill(data[index], channel, index=index, mask=mask, placement=placement, pipeline=pipeline)
+    for index, target in enumerate(data):
+        if index not in inside:
+            target[:] = 0
+            continue
+        _fill(target, inside[index], index=index, mask=mask, placement=placement, pipeline=pipeline)
     occupancy = Occupancy(
         blocks=blocks.transpose(pipeline.transpose),
         box=placement.box,
@@ -128,17 +136,25 @@ def preprocess(
     return Preprocessed(data=data, occupancy=occupancy, placement=placement)
 
 
-def _check(channels: list[Stored], pipeline: Pipeline) -> None:
-    if len(channels) != len(pipeline.channels):
+def _check(number: int, present: list[Stored], pipeline: Pipeline) -> None:
+    if number != len(pipeline.channels):
         raise VeloxSegError(
-            f"A case has {len(channels)} images. The model needs {len(pipeline.channels)}, "
+            f"A case has {number} images. The model needs {len(pipeline.channels)}, "
             f"in this order: {', '.join(pipeline.channels)}."
         )
-    shapes = [channel.shape for channel in channels]
+    _require_one(len(present), pipeline)
+    shapes = [channel.shape for channel in present]
     if len(shapes[0]) != 3 or 0 in shapes[0] or len(set(shapes)) > 1:
         raise GeometryError(
             f"The images of a case have shapes {', '.join(map(str, shapes))}. "
             "Expected one shape (Z, Y, X) for all. Resample them to one grid first."
+        )
+
+
+def _require_one(number: int, pipeline: Pipeline) -> None:
+    if number == 0:
+        raise VeloxSegError(
+            f"A case has no image. Expected one at least of {', '.join(pipeline.channels)}."
         )
 
 
