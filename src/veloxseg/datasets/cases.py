@@ -52,7 +52,7 @@ def find_cases(
     """Find the cases of a dataset: ``imagesTr/CASE_0000.nii.gz`` with ``labelsTr/CASE.nii.gz``.
 
     The file of an optional channel may lack. Where dataset.json names the files itself (nnU-Net's
-    key ``dataset``), those are taken; ``null`` stands for an optional channel that a case lacks.
+    key ``dataset``), those are taken; there, no channel can be left out.
 
     Returns:
         The cases in the order of their names.
@@ -175,37 +175,32 @@ def _listed_files(
     cases = []
     problems = []
     for name, files in sorted(listed.items()):
-        images = tuple(_listed_path(folder, image) for image in files["images"])
+        if None in files["images"]:
+            problems.append(_problem(name, f"Case {name}: {_describe_null()}"))
+            continue
+        images = tuple(folder / os.path.expandvars(image) for image in files["images"])
         label = folder / os.path.expandvars(files["label"])
         wrong = [
             f"dataset.json names {path}, which is no file. Correct the path"
             for path in (*images, label)
-            if path is not None and not path.is_file()
+            if not path.is_file()
         ]
         if len(images) != description.num_channels:
             wrong.append(
                 f"dataset.json names {len(images)} images. Expected {description.num_channels}: "
                 f"{', '.join(description.channels)}. Correct the list"
             )
-        elif not any(images):
-            wrong.append(
-                "dataset.json names no image of it. Expected one at least. Correct the list"
-            )
-        else:
-            wrong += [
-                f"dataset.json names no {description.channels[index]} image. Expected one for each "
-                f"channel{_describe_optional(description)}. Name it, or declare it optional"
-                for index, path in enumerate(images)
-                if path is None and index not in description.optional_channels
-            ]
         problems += [_problem(name, f"Case {name}: {text}") for text in wrong]
         if not wrong:
             cases.append(Case(name=name, images=images, label=label))
     return cases, problems
 
 
-def _listed_path(folder: Path, image: str | None) -> Path | None:
-    return None if image is None else folder / os.path.expandvars(image)
+def _describe_null() -> str:
+    return (
+        "dataset.json names null for an image, which nnU-Net cannot read. Expected a file. Where "
+        "channels are absent, name the images CASE_0000 in imagesTr instead of listing them"
+    )
 
 
 def _files(folder: Path, file_ending: str) -> list[Path]:

@@ -1,10 +1,12 @@
 """The planning stages as functions: fingerprint and plan, then preprocessing, by nnU-Net's code."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from veloxseg.datasets.cases import find_cases
 from veloxseg.datasets.check import check_dataset
-from veloxseg.datasets.description import read_description
+from veloxseg.datasets.description import DatasetDescription, read_description
 from veloxseg.datasets.workspace import Workspace, parse_dataset_name
 from veloxseg.errors import DatasetError
 from veloxseg.planning.files import (
@@ -49,14 +51,12 @@ def plan(
     raw = _raw_folder(workspace, name)
     check_dataset(raw).raise_for_errors()
 
-    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
-        DatasetFingerprintExtractor,
-    )
-
     from veloxseg.planning.planner import VeloxSegPlanner
 
     with printing_to_log():
-        DatasetFingerprintExtractor(name, num_workers).run(overwrite_existing=True)
+        _fingerprint_extractor(read_description(raw))(name, num_workers).run(
+            overwrite_existing=True
+        )
         VeloxSegPlanner(name, memory_gb).plan_experiment()
     return workspace.preprocessed / name / f"{PLANS_NAME}.json"
 
@@ -79,7 +79,8 @@ def preprocess(dataset: str, *, workspace: Workspace, num_workers: int = 1) -> P
     raw = _raw_folder(workspace, name)
     plans = read_plans(workspace, name)
     folder = preprocessed_folder(workspace, name, plans)
-    cases = find_cases(raw, read_description(raw))
+    description = read_description(raw)
+    cases = find_cases(raw, description)
     mark = {
         "settings": preprocessing_settings(plans),
         "files": file_states(f for case in cases for f in case.files),
@@ -87,18 +88,37 @@ def preprocess(dataset: str, *, workspace: Workspace, num_workers: int = 1) -> P
     if read_mark(folder) == mark:
         return folder
     remove_mark(folder)
-
-    from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
-
     with printing_to_log():
-        preprocess_dataset(
-            parse_dataset_name(name)[0],
-            plans["plans_name"],
-            configurations=[CONFIGURATION],
-            num_processes=[num_workers],
-        )
+        if description.optional:
+            from veloxseg.planning.optional_preprocessing import preprocess_optional
+
+            preprocess_optional(name, plans, workspace=workspace, num_workers=num_workers)
+        else:
+            _preprocess_complete(name, plans, num_workers)
     write_mark(folder, mark)
     return folder
+
+
+def _fingerprint_extractor(description: DatasetDescription) -> Any:
+    """nnU-Net's class, or ours where cases may lack channels."""
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
+        DatasetFingerprintExtractor,
+    )
+
+    from veloxseg.planning.optional_fingerprint import OptionalFingerprintExtractor
+
+    return OptionalFingerprintExtractor if description.optional else DatasetFingerprintExtractor
+
+
+def _preprocess_complete(name: str, plans: Mapping[str, Any], num_workers: int) -> None:
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
+
+    preprocess_dataset(
+        parse_dataset_name(name)[0],
+        plans["plans_name"],
+        configurations=[CONFIGURATION],
+        num_processes=[num_workers],
+    )
 
 
 def _raw_folder(workspace: Workspace, name: str) -> Path:
