@@ -6,7 +6,7 @@ import pytest
 import SimpleITK
 
 from veloxseg.datasets.check import check_dataset
-from veloxseg.datasets.converters import writing
+from veloxseg.datasets.converters import case_writing
 from veloxseg.datasets.converters.folder import convert_folder
 from veloxseg.datasets.description import read_description
 from veloxseg.datasets.workspace import Workspace
@@ -71,6 +71,7 @@ def test_a_folder_becomes_a_dataset_that_check_finds_sound(source, workspace):
     assert folder == workspace.raw / "Dataset100_Tumour"
     assert files(folder) == sorted(
         ["dataset.json", "conversion_Tr.json"]
+        + [f"conversion_Tr/{case}.json" for case in ("p1", "p10", "p2")]
         + [f"imagesTr/{case}_000{n}.nii.gz" for case in ("p1", "p10", "p2") for n in (0, 1)]
         + [f"labelsTr/{case}.nii.gz" for case in ("p1", "p10", "p2")]
     )
@@ -355,7 +356,7 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_conversion_resumes(
         written.append(path)
         write_volume(path, volume)
 
-    monkeypatch.setattr(writing, "write_volume", fill_up)
+    monkeypatch.setattr(case_writing, "write_volume", fill_up)
     with pytest.raises(OSError, match="No space left"):
         convert(source, workspace)
     folder = workspace.raw / "Dataset100_Tumour"
@@ -363,7 +364,7 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_conversion_resumes(
     assert set(folder.rglob("*.nii.gz")) == set(written)
     first = {path: path.stat().st_mtime_ns for path in written[:3]}
 
-    monkeypatch.setattr(writing, "write_volume", write_volume)
+    monkeypatch.setattr(case_writing, "write_volume", write_volume)
     convert(source, workspace)
     assert {path: path.stat().st_mtime_ns for path in first} == first
     assert check_dataset(folder).errors == []

@@ -1,13 +1,17 @@
 """From a folder of images, named by a pattern, to nnU-Net's raw format."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from veloxseg.datasets.cases import Part
-from veloxseg.datasets.converters.patterns import match_files
+from veloxseg.datasets.converters.case_writing import LABEL
+from veloxseg.datasets.converters.pairing import pair_by_pattern
+from veloxseg.datasets.converters.patterns import patient_of
 from veloxseg.datasets.converters.writing import (
+    Alignment,
     SourceCase,
     begin_dataset,
     describe_dataset,
@@ -16,13 +20,11 @@ from veloxseg.datasets.converters.writing import (
     write_cases,
 )
 from veloxseg.datasets.labels import integer_labels
-from veloxseg.datasets.problems import Problem, describe_two_grids, raise_problems
+from veloxseg.datasets.problems import describe_two_grids
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import DatasetError, GeometryError
 from veloxseg.volumes.reading import read_grid, read_volume
 from veloxseg.volumes.volume import same_grid
-
-_LABEL = "label"
 
 
 def convert_folder(
@@ -34,6 +36,8 @@ def convert_folder(
     label: str | None,
     reference: str | None = None,
     label_names: Mapping[str, int] | None = None,
+    optional: Sequence[str] = (),
+    num_workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Convert images of any names to a dataset in nnU-Net's raw format.
@@ -46,12 +50,15 @@ def convert_folder(
         dataset: ``DatasetNNN_Name``.
         workspace: Where nnU-Net's folders are.
         channels: Name of each channel, in order, to the pattern of its files below ``source``:
-            ``{case}`` stands for the case's name, ``*`` for any characters but ``/``.
+            ``{case}`` stands for the case's name, ``*`` for any characters but ``/``; with
+            ``{patient}``, cases are named ``PATIENT_CASE`` and the patient is recorded.
         label: Pattern of the label files; None converts to test images (``imagesTs``).
         reference: Channel whose grid all images of a case are put on: linearly, the label by
             nearest neighbour, the image's minimum and label 0 outside the field of view. None: all
             images of a case share one grid already.
         label_names: Name to value, consecutive from 1; None names the values found ``label_1``, ...
+        optional: Channels whose file a case may lack; every case has one channel at least.
+        num_workers: Processes that read and write cases.
         progress: Called after each case with the number done and the number of all.
 
     Returns:
@@ -65,11 +72,12 @@ def convert_folder(
         OSError: a file cannot be written.
     """
     name = workspace.new_dataset_name(dataset)
-    _check_channels(channels, reference)
-    files = _pair(source, dict(channels) | ({} if label is None else {_LABEL: label}))
+    _check_arguments(channels, reference, optional)
+    patterns = dict(channels) | ({} if label is None else {LABEL: label})
+    files = pair_by_pattern(source, patterns, optional=optional)
     if label is not None and label_names is None:
         label_names = _name_values_found(files)
-    description = describe_dataset(list(channels), label_names)
+    description = describe_dataset(list(channels), label_names, optional=optional)
     folder = workspace.raw / name
     part: Part = "Ts" if label is None else "Tr"
     settings = {
@@ -79,13 +87,8 @@ def convert_folder(
         "reference": reference,
         "labels": description.labels,
     }
-
-    def load(case: str) -> SourceCase:
-        paths = files[case]
-        return SourceCase(
-            images=[read_volume(paths[channel]) for channel in channels],
-            label=None if label is None else read_volume(paths[_LABEL]),
-        )
+    if optional:
+        settings["optional"] = list(optional)
 
     def report(done: int) -> None:
         if progress is not None:
@@ -99,57 +102,80 @@ def convert_folder(
     write_cases(
         folder,
         list(files),
-        load,
+        FilesOfCases(
+            source=source,
+            files=files,
+            patients=_patients(source, files, patterns),
+            channels=list(channels),
+        ),
         description=description,
         part=part,
-        reference=reference,
+        alignment=Alignment(reference=reference),
+        num_workers=num_workers,
         progress=report,
     )
     finish_dataset(folder, description, part=part)
     return folder
 
 
-def _check_channels(channels: Mapping[str, str], reference: str | None) -> None:
-    if not channels or _LABEL in channels:
+@dataclass(frozen=True, kw_only=True)
+class FilesOfCases:
+    """Reads a case from one file a channel, as the patterns have found them.
+
+    Attributes:
+        source: Folder that sources are told relative to.
+        files: Case name to the file of each channel, and of ``label``, that the case has.
+        patients: Case name to the patient; None if unknown.
+        channels: Names of the channels in their order.
+    """
+
+    source: Path
+    files: Mapping[str, Mapping[str, Path]]
+    patients: Mapping[str, str | None]
+    channels: Sequence[str]
+
+    def __call__(self, case: str) -> SourceCase:
+        """Read the images of a case, and its label if it has one."""
+        paths = self.files[case]
+        return SourceCase(
+            images=[read_volume(paths[name]) if name in paths else None for name in self.channels],
+            label=read_volume(paths[LABEL]) if LABEL in paths else None,
+            patient=self.patients[case],
+            sources={
+                part: path.relative_to(self.source).as_posix() for part, path in paths.items()
+            },
+        )
+
+
+def _check_arguments(
+    channels: Mapping[str, str], reference: str | None, optional: Sequence[str]
+) -> None:
+    if not channels or LABEL in channels:
         raise DatasetError(
             f"The channels are {', '.join(channels) or 'none'}. Expected one or more, "
-            f"none of them named '{_LABEL}'. Give each as NAME=PATTERN."
+            f"none of them named '{LABEL}'. Give each as NAME=PATTERN."
         )
-    if reference is not None and reference not in channels:
-        raise DatasetError(
-            f"The reference is '{reference}'. Expected one of the channels {', '.join(channels)}."
-        )
-
-
-def _pair(source: Path, patterns: Mapping[str, str]) -> dict[str, dict[str, Path]]:
-    """Case name -> channel name (or ``label``) -> its one file."""
-    if not source.is_dir():
-        raise DatasetError(f"{source}: no such folder. Expected the images. Check the path.")
-    found = {part: match_files(source, pattern) for part, pattern in patterns.items()}
-    for part, by_case in found.items():
-        if not by_case:
-            some = sorted(path.name for path in source.iterdir())[:5]
-            raise DatasetError(
-                f"{source}: no file for {part}, whose pattern is '{patterns[part]}'. "
-                f"Found there: {', '.join(some) or 'nothing'}. Correct the pattern."
-            )
-    names = sorted({case for by_case in found.values() for case in by_case})
-    problems = []
-    for case in names:
-        for part, by_case in found.items():
-            paths = by_case.get(case, [])
-            if len(paths) != 1:
-                names_found = ", ".join(str(path.relative_to(source)) for path in paths)
-                problems.append(
-                    f"Case {case}: {len(paths)} files for {part} match '{patterns[part]}'"
-                    f"{': ' if paths else ''}{names_found}. Expected one. "
-                    "Correct the pattern, or add or remove files."
+    for what, names in (("reference", [reference]), ("optional channel", optional)):
+        for name in names:
+            if name is not None and name not in channels:
+                raise DatasetError(
+                    f"The {what} is '{name}'. Expected one of the channels {', '.join(channels)}."
                 )
-    raise_problems(
-        str(source),
-        [Problem(case=None, severity="error", message=message) for message in problems],
-    )
-    return {case: {part: by_case[case][0] for part, by_case in found.items()} for case in names}
+    if reference in optional:
+        raise DatasetError(
+            f"The reference {reference} is optional. Expected a channel that every case has, since "
+            "its grid is taken. Choose another reference."
+        )
+
+
+def _patients(
+    source: Path, files: Mapping[str, Mapping[str, Path]], patterns: Mapping[str, str]
+) -> dict[str, str | None]:
+    patients: dict[str, str | None] = {}
+    for case, paths in files.items():
+        part, path = next(iter(paths.items()))
+        patients[case] = patient_of(source, path, patterns[part])
+    return patients
 
 
 def _require_one_grid(case: str, paths: Mapping[str, Path]) -> None:
@@ -165,7 +191,7 @@ def _name_values_found(files: Mapping[str, Mapping[str, Path]]) -> dict[str, int
     """Read every label before anything is written, so that a gap is found at once."""
     values: set[int] = set()
     for case, paths in files.items():
-        data = integer_labels(read_volume(paths[_LABEL]).data, where=f"Case {case}: the label")
+        data = integer_labels(read_volume(paths[LABEL]).data, where=f"Case {case}: the label")
         values |= {int(value) for value in np.unique(data)}
     found = sorted(values - {0})
     if found != list(range(1, len(found) + 1)):

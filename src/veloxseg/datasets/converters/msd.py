@@ -2,11 +2,13 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from veloxseg.datasets.cases import Part
+from veloxseg.datasets.converters.case_writing import LABEL
 from veloxseg.datasets.converters.writing import (
     SourceCase,
     begin_dataset,
@@ -27,6 +29,7 @@ def convert_msd(
     dataset: str | None = None,
     *,
     workspace: Workspace,
+    num_workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Convert a task of the Medical Segmentation Decathlon, its test images included.
@@ -39,6 +42,7 @@ def convert_msd(
         source: The task's folder, such as ``Task04_Hippocampus``.
         dataset: ``DatasetNNN_Name``; None takes it from the task: ``Dataset004_Hippocampus``.
         workspace: Where nnU-Net's folders are.
+        num_workers: Processes that read and write cases.
         progress: Called after each case with the number done and the number of all.
 
     Returns:
@@ -67,16 +71,6 @@ def convert_msd(
 
     for part, cases in parts.items():
 
-        def load(case: str, cases: dict[str, tuple[Path, Path | None]] = cases) -> SourceCase:
-            image, label = cases[case]
-            volumes = read_channels(image)
-            if len(volumes) != len(channels):
-                raise DatasetError(
-                    f"Case {case}: {image} has {len(volumes)} channels. Expected "
-                    f"{len(channels)}: {', '.join(channels)}, as its dataset.json says."
-                )
-            return SourceCase(images=volumes, label=None if label is None else read_volume(label))
-
         def report(done: int, before: int = before) -> None:
             if progress is not None:
                 progress(before + done, total)
@@ -86,15 +80,41 @@ def convert_msd(
         write_cases(
             folder,
             list(cases),
-            load,
+            _StackedCases(source=source, files=cases, channels=channels),
             description=description,
             part=part,
-            reference=None,
+            num_workers=num_workers,
             progress=report,
         )
         before += len(cases)
     finish_dataset(folder, description, part="Tr")
     return folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StackedCases:
+    """Reads a case whose channels lie one behind the other in one file."""
+
+    source: Path
+    files: Mapping[str, tuple[Path, Path | None]]
+    channels: Sequence[str]
+
+    def __call__(self, case: str) -> SourceCase:
+        image, label = self.files[case]
+        volumes = read_channels(image)
+        if len(volumes) != len(self.channels):
+            raise DatasetError(
+                f"Case {case}: {image} has {len(volumes)} channels. Expected "
+                f"{len(self.channels)}: {', '.join(self.channels)}, as its dataset.json says."
+            )
+        paths = dict.fromkeys(self.channels, image) | ({} if label is None else {LABEL: label})
+        return SourceCase(
+            images=volumes,
+            label=None if label is None else read_volume(label),
+            sources={
+                part: path.relative_to(self.source).as_posix() for part, path in paths.items()
+            },
+        )
 
 
 def _read_task(source: Path) -> dict[str, Any]:

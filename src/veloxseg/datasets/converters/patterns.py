@@ -7,6 +7,8 @@ from pathlib import Path, PurePosixPath
 from veloxseg.errors import DatasetError
 
 _CASE = "{case}"
+_PATIENT = "{patient}"
+_PLACEHOLDER = re.compile(r"\{case\}|\{patient\}")
 
 
 def match_files(source: Path, pattern: str) -> dict[str, list[Path]]:
@@ -16,13 +18,15 @@ def match_files(source: Path, pattern: str) -> dict[str, list[Path]]:
         source: Folder that the pattern is relative to.
         pattern: ``{case}`` stands for the case's name or a part of a file's or folder's name, the
             same wherever it occurs, as short as possible; ``*`` for any characters but ``/``.
-            Hidden files are passed over.
+            ``{patient}`` is like ``{case}``, for whom several cases may be taken of; a case is then
+            named ``PATIENT_CASE``. Hidden files are passed over.
 
     Returns:
         Case name -> its files, both in order of their names.
 
     Raises:
-        DatasetError: the pattern has no ``{case}`` or leaves ``source``.
+        DatasetError: the pattern has no ``{case}`` or leaves ``source``, or a name holds characters
+            that cannot be read.
     """
     pattern = _checked(pattern)
     expression = _expression(pattern)
@@ -32,8 +36,29 @@ def match_files(source: Path, pattern: str) -> dict[str, list[Path]]:
         hidden = any(part.startswith(".") for part in relative.parts)
         match = expression.fullmatch(relative.as_posix())
         if match is not None and not hidden and path.is_file():
-            by_case[match["case"]].append(path)
+            by_case[_case_name(path, match)].append(path)
     return dict(sorted(by_case.items()))
+
+
+def patient_of(source: Path, path: Path, pattern: str) -> str | None:
+    """The patient in the name of a file that :func:`match_files` has found by the pattern.
+
+    Returns:
+        What ``{patient}`` stands for; None where the pattern has no such part.
+    """
+    match = _expression(_checked(pattern)).fullmatch(path.relative_to(source).as_posix())
+    return None if match is None else match.groupdict().get("patient")
+
+
+def _case_name(path: Path, match: re.Match[str]) -> str:
+    found = match.groupdict()
+    name = "_".join(found[key] for key in ("patient", "case") if key in found)
+    if not name.isprintable():
+        raise DatasetError(
+            f"{str(path)!a}: the case's name {name!a} cannot be read. Expected printable "
+            "characters, in UTF-8. Rename the file or folder."
+        )
+    return name
 
 
 def _checked(pattern: str) -> str:
@@ -50,9 +75,17 @@ def _checked(pattern: str) -> str:
 def _glob(pattern: str) -> str:
     # pathlib would take [ and ? for wildcards of its own.
     literal = re.sub(r"[\[?]", lambda match: f"[{match[0]}]", pattern)
-    return re.sub(r"\*+", "*", literal.replace(_CASE, "*"))
+    return re.sub(r"\*+", "*", _PLACEHOLDER.sub("*", literal))
 
 
 def _expression(pattern: str) -> re.Pattern[str]:
-    before, *after = (re.escape(text).replace(r"\*", "[^/]*") for text in pattern.split(_CASE))
-    return re.compile(f"{before}(?P<case>[^/]+?)" + "(?P=case)".join(after))
+    parts: list[str] = []
+    seen: set[str] = set()
+    for text in re.split(r"(\{case\}|\{patient\})", pattern):
+        if text in (_CASE, _PATIENT):
+            name = text[1:-1]
+            parts.append(f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+?)")
+            seen.add(name)
+        else:
+            parts.append(re.escape(text).replace(r"\*", "[^/]*"))
+    return re.compile("".join(parts))

@@ -1,0 +1,39 @@
+"""What a user names on the command line as NAME=VALUE: channels and labels."""
+
+from veloxseg.errors import DatasetError
+
+
+def channel_patterns(texts: list[str]) -> dict[str, str]:
+    """Channel name to pattern, of ``NAME=PATTERN``, in the order given.
+
+    Raises:
+        DatasetError: a text has another form, or a name comes twice.
+    """
+    channels: dict[str, str] = {}
+    for text in texts:
+        name, separator, pattern = text.partition("=")
+        if not (name and separator and pattern) or name in channels:
+            raise DatasetError(
+                f"--channel {text}: expected NAME=PATTERN, each name once, such as "
+                "--channel CT='{case}/CT.nii.gz'."
+            )
+        channels[name] = pattern
+    return channels
+
+
+def label_names(texts: list[str]) -> dict[str, int]:
+    """Label name to value, of ``NAME=VALUE`` or several with commas between them.
+
+    Raises:
+        DatasetError: a text has another form, or a name or a value comes twice.
+    """
+    names: dict[str, int] = {}
+    for text in (part for texts_ in texts for part in texts_.split(",")):
+        name, value = (word.strip() for word in text.partition("=")[::2])
+        if not name or not value.isdigit() or name in names or int(value) in names.values():
+            raise DatasetError(
+                f"--labels {text}: expected NAME=VALUE, each name and value once, such as "
+                "--labels lesion=1."
+            )
+        names[name] = int(value)
+    return names

@@ -1,0 +1,103 @@
+"""Working on many cases at once, each in one process and one at a time in each."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+
+from veloxseg.errors import DatasetError
+from veloxseg.installation import num_cores
+
+_work_of_this_process: Callable[[str], None]
+
+
+def work_on_cases(
+    names: Sequence[str],
+    work: Callable[[str], None],
+    *,
+    num_workers: int,
+    progress: Callable[[int], None],
+) -> None:
+    """Call ``work`` with every name.
+
+    Args:
+        names: The cases.
+        work: What to do; with several workers it must be picklable: a function of a module, or a
+            dataclass with ``__call__``, not a closure. Processes are spawned, so a script that asks
+            for several must begin its work below ``if __name__ == "__main__"``.
+        num_workers: Number of processes; 1 works in this one.
+        progress: Called with the number done after each case, in this process.
+
+    Raises:
+        DatasetError: a process was killed, for one by a system that has run out of memory.
+        Exception: what ``work`` raised, after the cases at work then are finished. Of several, that
+            of the first name. No further case is begun.
+    """
+    if min(num_workers, len(names)) <= 1:
+        for done, name in enumerate(names, start=1):
+            work(name)
+            progress(done)
+        return
+    before = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(
+        max_workers=min(num_workers, len(names)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin_process,
+        initargs=(work, max(1, num_cores() // num_workers)),
+    )
+    try:
+        with pool:
+            _wait_for_all(pool, [pool.submit(_work_on_case, name) for name in names], progress)
+    except BrokenProcessPool as error:
+        raise DatasetError(
+            f"One of {num_workers} processes was killed, perhaps for want of memory. The cases "
+            "written before stay. Run the command again with fewer: --num-workers 1"
+        ) from error
+    finally:
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+
+
+def _wait_for_all(
+    pool: ProcessPoolExecutor, futures: Sequence["Future[None]"], progress: Callable[[int], None]
+) -> None:
+    try:
+        for done, future in enumerate(as_completed(futures), start=1):
+            if future.exception() is not None:
+                break
+            progress(done)
+    except BaseException:  # Ctrl-C: what is half done is done again when the conversion resumes
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+    for future in futures:
+        if not future.cancelled():
+            future.result()
+
+
+def _begin_process(work: Callable[[str], None], num_threads: int) -> None:
+    """Prepare a worker: it leaves Ctrl-C to its parent and does not outlive it."""
+    global _work_of_this_process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    from veloxseg.volumes.itk import sitk
+
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(num_threads)
+    _work_of_this_process = work
+
+
+def _end_with_parent() -> None:
+    # A parent that was killed (kill -9) leaves its workers waiting for work for ever.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _work_on_case(name: str) -> None:
+    _work_of_this_process(name)
