@@ -1,5 +1,4 @@
 import json
-import shutil
 
 import nibabel
 import numpy as np
@@ -16,13 +15,20 @@ SHAPE = (4, 5, 6)
 SPACING = (3.0, 1.0, 1.0)
 
 
-def noise(seed=0):
-    return np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32)
+def ct(seed=0):
+    """Hounsfield units from air to bone."""
+    return np.random.default_rng(seed).uniform(-1000, 1000, size=SHAPE).astype(np.float32)
 
 
-def mask():
+def pet(seed=0):
+    """SUV."""
+    return np.random.default_rng(100 + seed).uniform(0, 8, size=SHAPE).astype(np.float32)
+
+
+def mask(seed=0):
     label = np.zeros(SHAPE, np.uint8)
     label[1:3, 2:4, 1:5] = 1
+    label.flat[seed] = 1
     return label
 
 
@@ -33,10 +39,10 @@ def put(path, data, spacing=SPACING, origin=(0.0, 0.0, 0.0)):
 @pytest.fixture
 def dataset(tmp_path):
     """Five sound cases of CT and PET."""
-    for name in (f"tumour_00{number}" for number in range(1, 6)):
-        put(tmp_path / f"imagesTr/{name}_0000.nii.gz", noise(0))
-        put(tmp_path / f"imagesTr/{name}_0001.nii.gz", noise(1))
-        put(tmp_path / f"labelsTr/{name}.nii.gz", mask())
+    for number in range(1, 6):
+        put(tmp_path / f"imagesTr/tumour_00{number}_0000.nii.gz", ct(number))
+        put(tmp_path / f"imagesTr/tumour_00{number}_0001.nii.gz", pet(number))
+        put(tmp_path / f"labelsTr/tumour_00{number}.nii.gz", mask(number))
     describe(tmp_path)
     return tmp_path
 
@@ -68,7 +74,7 @@ def test_a_sound_dataset_has_no_problems_and_its_progress_is_reported(dataset):
 
 
 def test_channels_on_different_grids_are_described_with_the_remedy(dataset):
-    put(dataset / "imagesTr/tumour_001_0001.nii.gz", noise(), spacing=(3.0, 0.8, 0.5))
+    put(dataset / "imagesTr/tumour_001_0001.nii.gz", pet(), spacing=(3.0, 0.8, 0.5))
     assert only_problem(dataset, "error").message == (
         "Case tumour_001: CT has spacing 3 x 1 x 1 mm (z, y, x), PET has 3 x 0.8 x 0.5 mm "
         "(z, y, x). All channels of a case must share one grid. "
@@ -83,7 +89,7 @@ def test_a_label_on_another_grid_is_an_error(dataset):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_voxels_that_are_not_finite_are_counted(dataset, value):
-    data = noise()
+    data = pet()
     data[0, 0, :3] = value
     put(dataset / "imagesTr/tumour_001_0001.nii.gz", data)
     problem = only_problem(dataset, "error")
@@ -101,9 +107,19 @@ def test_a_label_between_integers_is_an_error(dataset):
     assert "Expected integers" in only_problem(dataset, "error").message
 
 
-def test_integers_stored_as_floats_are_sound(dataset):
-    put(dataset / "labelsTr/tumour_001.nii.gz", mask() * np.float32(0.99999997))
-    assert check_dataset(dataset).problems == []
+def test_integers_stored_as_floats_are_a_warning(dataset):
+    put(dataset / "labelsTr/tumour_001.nii.gz", mask().astype(np.float32))
+    problem = only_problem(dataset, "warning")
+    assert (problem.kind, problem.part) == ("label_as_float", "label")
+
+
+def test_floats_just_below_integers_which_nnunet_cuts_to_zero_are_an_error(dataset):
+    path = dataset / "labelsTr/tumour_001.nii.gz"
+    put(path, mask() * np.float32(0.99999997))
+    problem = only_problem(dataset, "error")
+    assert problem.kind == "label_inexact"
+    assert problem.numbers["departure"] == pytest.approx(2**-24)
+    assert SimpleITKIO().read_seg(str(path))[0].astype(np.int8).max() == 0  # as its preprocessor
 
 
 def test_an_empty_label_is_a_warning(dataset):
@@ -113,7 +129,7 @@ def test_an_empty_label_is_a_warning(dataset):
 
 
 def test_a_constant_channel_is_a_warning(dataset):
-    put(dataset / "imagesTr/tumour_001_0000.nii.gz", noise() * 0 + 7)
+    put(dataset / "imagesTr/tumour_001_0000.nii.gz", ct() * 0 + 7)
     assert "every voxel of CT is 7" in only_problem(dataset, "warning").message
 
 
@@ -160,17 +176,22 @@ def test_a_sheared_header_that_nnunet_refuses_is_an_error_with_the_remedy(datase
     read_volume(path)
     with pytest.raises(RuntimeError, match="orthonormal"):
         SimpleITKIO().read_images((str(path),))
-    message = only_problem(dataset, "error").message
-    assert message.startswith(f"Case tumour_001, {part}: {path}: ")
-    assert "veloxseg convert folder" in message
+    refused, moved = check_dataset(dataset).errors
+    assert (refused.kind, refused.part) == ("not_orthonormal", part)
+    assert refused.message.startswith(f"Case tumour_001, {part}: {path}: ")
+    assert "veloxseg convert folder" in refused.message
+    assert refused.numbers["departure"] == pytest.approx(0.02, rel=0.01)
+    assert (moved.kind, moved.part) == ("grids_nearly_equal", part)
 
 
-def test_a_sheared_header_is_sound_where_nnunet_reads_with_nibabel(dataset):
+def test_a_sheared_header_is_a_warning_where_nnunet_reads_with_nibabel(dataset):
     for path in dataset.glob("*Tr/tumour_001*"):
         shear(path)
     assert len(check_dataset(dataset).errors) == 3
     describe(dataset, overwrite_image_reader_writer="NibabelIO")
-    assert check_dataset(dataset).problems == []
+    report = check_dataset(dataset)
+    assert report.errors == []
+    assert [problem.kind for problem in report.warnings] == ["not_orthonormal"] * 3
 
 
 @pytest.mark.parametrize(("num_cases", "text"), [(1, "1 training case."), (4, "4 training cases.")])
@@ -193,8 +214,8 @@ def test_missing_files_do_not_hide_the_other_cases(dataset):
 
 
 def test_test_cases_are_checked_too(dataset):
-    put(dataset / "imagesTs/new_0000.nii.gz", noise())
-    put(dataset / "imagesTs/new_0001.nii.gz", noise(), spacing=(1.0, 1.0, 1.0))
+    put(dataset / "imagesTs/new_0000.nii.gz", ct())
+    put(dataset / "imagesTs/new_0001.nii.gz", pet(), spacing=(1.0, 1.0, 1.0))
     assert only_problem(dataset, "error").case == "new"
 
 
@@ -214,17 +235,9 @@ def test_errors_are_raised_together_and_written_as_json(dataset):
     assert content["problems"][0]["case"] == "tumour_001"
 
 
-def test_the_hippocampus_dataset_is_clean(shared, tmp_path):
-    source = shared / "data/hippocampus/Dataset004_Hippocampus"
-    for label in sorted((source / "labelsTr").glob("*.nii.gz"))[:6]:
-        image = label.name.replace(".nii.gz", "_0000.nii.gz")
-        for folder, name in (("imagesTr", image), ("labelsTr", label.name)):
-            (tmp_path / folder).mkdir(exist_ok=True)
-            (tmp_path / folder / name).symlink_to(source / folder / name)
-    shutil.copy(source / "dataset.json", tmp_path)
-    content = json.loads((tmp_path / "dataset.json").read_text()) | {"numTraining": 6}
-    (tmp_path / "dataset.json").write_text(json.dumps(content))
-    report = check_dataset(tmp_path)
-    assert report.problems == []
-    assert report.num_cases == 6
-    assert read_volume(label).data.max() == 2
+def test_the_hippocampus_dataset_has_one_label_stored_as_floats_and_no_other_problem(shared):
+    report = check_dataset(shared / "data/hippocampus/Dataset004_Hippocampus")
+    assert report.num_cases == 208
+    assert [(problem.kind, problem.case) for problem in report.problems] == [
+        ("label_as_float", "hippocampus_003")
+    ]

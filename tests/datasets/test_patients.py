@@ -2,8 +2,10 @@ import json
 
 import pytest
 
+from veloxseg.datasets.converters.manifest import CaseRecord, GridRecord, write_record
 from veloxseg.datasets.patients import patients_of_cases
-from veloxseg.errors import DatasetError, VeloxSegError
+from veloxseg.errors import DatasetError
+from veloxseg.volumes.volume import Grid
 
 
 @pytest.fixture
@@ -23,8 +25,12 @@ def describe(folder, **change):
 
 
 def record(folder, patients, part="Tr"):
-    cases = {name: {"patient": patient} for name, patient in patients.items()}
-    (folder / f"conversion_{part}.json").write_text(json.dumps({"cases": cases}))
+    grid = GridRecord.of(Grid(size_zyx=(1, 1, 1), spacing_zyx=(1, 1, 1), origin_xyz=(0, 0, 0)))
+    for case, patient in patients.items():
+        content = CaseRecord(
+            case=case, patient=patient, sources={}, written={}, grid=grid, resampled={}
+        )
+        write_record(folder, content, part=part)
 
 
 def test_without_further_knowledge_each_case_is_a_patient_of_its_own(folder):
@@ -81,6 +87,7 @@ def test_a_pattern_without_exactly_one_patient_is_an_error(folder, pattern):
 
 
 def test_a_broken_record_of_the_conversion_is_an_error(folder):
-    (folder / "conversion_Tr.json").write_text("{")
-    with pytest.raises(VeloxSegError, match=r"conversion_Tr\.json"):
+    record(folder, {"a_1": "A"})
+    (folder / "conversion_Tr/a_1.json").write_text("{")
+    with pytest.raises(DatasetError, match=r"a_1\.json: no record"):
         patients_of_cases(folder, ["a_1"])

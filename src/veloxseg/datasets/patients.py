@@ -1,7 +1,7 @@
 """Which patient a case is of, so that no patient is learned from and judged on at once.
 
-The converters write it down (``conversion_Tr.json``); for other datasets dataset.json may say how
-the patient stands in a case's name: ``"patient_pattern": "{patient}_*"``.
+The converters write it down (``conversion_Tr/CASE.json``); for other datasets dataset.json may say
+how the patient stands in a case's name: ``"patient_pattern": "{patient}_*"``.
 """
 
 import re
@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from veloxseg.atomic import read_json
+from veloxseg.datasets.cases import Part
+from veloxseg.datasets.converters.manifest import read_record, record_path
 from veloxseg.datasets.description import FILE_NAME, read_description
 from veloxseg.errors import DatasetError
 
@@ -23,7 +24,7 @@ _PATIENT = "{patient}"
 def patients_of_cases(folder: Path, cases: Iterable[str]) -> dict[str, str]:
     """Find the patient of every case.
 
-    Taken from the record of the conversion; where it names none, from ``patient_pattern`` in
+    Taken from the record of the case's conversion; where it names none, from ``patient_pattern`` in
     dataset.json; where there is none, each case is a patient of its own.
 
     Args:
@@ -34,18 +35,18 @@ def patients_of_cases(folder: Path, cases: Iterable[str]) -> dict[str, str]:
         Case -> patient, in the order of ``cases``.
 
     Raises:
-        DatasetError: dataset.json or the record is broken, the pattern has not exactly one
+        DatasetError: dataset.json or a record is broken, the pattern has not exactly one
             ``{patient}``, or the name of a case that nothing else names a patient of does not
             match it.
     """
     pattern = (read_description(folder).model_extra or {}).get(PATTERN_KEY)
     where = folder / FILE_NAME
     expression = None if pattern is None else _expression(pattern, where=where)
-    recorded = _recorded_patients(folder)
     patients = {}
     for case in cases:
-        if case in recorded:
-            patients[case] = recorded[case]
+        recorded = _recorded_patient(folder, case)
+        if recorded is not None:
+            patients[case] = recorded
         elif expression is None:
             patients[case] = case
         elif match := expression.fullmatch(case):
@@ -59,18 +60,15 @@ def patients_of_cases(folder: Path, cases: Iterable[str]) -> dict[str, str]:
     return patients
 
 
-def _recorded_patients(folder: Path) -> dict[str, str]:
-    patients: dict[str, str] = {}
-    for part in ("Ts", "Tr"):
-        record = folder / f"conversion_{part}.json"
-        content = read_json(record) if record.is_file() else {}
-        cases = content.get("cases", {}) if isinstance(content, dict) else {}
-        patients |= {
-            name: str(case["patient"])
-            for name, case in (cases.items() if isinstance(cases, dict) else ())
-            if isinstance(case, dict) and case.get("patient") is not None
-        }
-    return patients
+def _recorded_patient(folder: Path, case: str) -> str | None:
+    parts: tuple[Part, ...] = ("Tr", "Ts")
+    for part in parts:
+        path = record_path(folder, case, part=part)
+        if path.is_file():
+            patient = read_record(path).patient
+            if patient is not None:
+                return patient
+    return None
 
 
 def _expression(pattern: Any, *, where: Path) -> re.Pattern[str]:

@@ -1,13 +1,16 @@
 """What is wrong with a dataset, case by case."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from veloxseg.errors import DatasetError
 from veloxseg.volumes.volume import Grid, describe_difference
 
 _SHOWN = 20
+
+Severity = Literal["error", "warning"]
+"""``error`` if training would fail or learn nonsense, else ``warning``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,11 +21,17 @@ class Problem:
         case: The case it is wrong with; None if with the dataset as a whole.
         severity: ``error`` if training would fail or learn nonsense, else ``warning``.
         message: Where, what was found, what was expected, what to do.
+        kind: What is wrong in one word for programs, from the table in docs/checking.md.
+        part: The channel's name or ``label``; None if the case as a whole.
+        numbers: What was measured, as JSON values by name; units are in the names.
     """
 
     case: str | None
-    severity: Literal["error", "warning"]
+    severity: Severity
     message: str
+    kind: str = "pairing"
+    part: str | None = None
+    numbers: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 def raise_problems(where: str, problems: Sequence[Problem]) -> None:
