@@ -1,6 +1,8 @@
+import os
+
 import pytest
 
-from veloxseg.datasets.converters.patterns import match_files
+from veloxseg.datasets.converters.patterns import match_files, patient_of
 from veloxseg.errors import DatasetError
 
 
@@ -52,3 +54,25 @@ def test_signs_of_other_wildcards_are_themselves(tmp_path):
 def test_a_pattern_without_case_or_out_of_the_folder_is_refused(tmp_path, pattern):
     with pytest.raises(DatasetError, match="cannot be used"):
         match_files(tmp_path, pattern)
+
+
+def test_a_patient_in_a_pattern_goes_before_the_case(tmp_path):
+    make(tmp_path, "p1/first/CT.nii", "p1/second/CT.nii", "p2/first/CT.nii", "p3_b_CT.nii")
+    found = matched(tmp_path, "{patient}/{case}/CT.nii")
+    assert list(found) == ["p1_first", "p1_second", "p2_first"]
+    path = tmp_path / "p1/second/CT.nii"
+    assert patient_of(tmp_path, path, "{patient}/{case}/CT.nii") == "p1"
+    assert patient_of(tmp_path, path, "{case}/*/CT.nii") is None
+    assert list(matched(tmp_path, "{patient}_{case}_CT.nii")) == ["p3_b"]
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"two\nlines"])
+def test_a_name_that_cannot_be_read_is_refused_and_shown(tmp_path, name):
+    try:
+        make(tmp_path, f"{os.fsdecode(name)}/CT.nii")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    with pytest.raises(DatasetError, match="cannot be read") as caught:
+        match_files(tmp_path, "{case}/CT.nii")
+    assert str(caught.value).isascii()
+    assert str(caught.value).isprintable()
