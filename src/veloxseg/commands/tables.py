@@ -1,5 +1,6 @@
 """Problems, plans and installations as tables to print."""
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,20 +10,55 @@ from rich.text import Text
 from veloxseg.installation import INSTALL_TRAINING, Installation
 
 if TYPE_CHECKING:
+    from veloxseg.datasets.fix import FixReport
+    from veloxseg.datasets.fixing.choosing import FileToWrite
     from veloxseg.datasets.problems import Problem
+
+_SHOWN_OF_A_KIND = 5
+_SHOWN_LEFT_OUT = 10
 
 
 def problems_table(problems: Sequence["Problem"]) -> Table:
-    """One row a problem."""
+    """One row a problem; of many of one kind the first ones, and how many more there are."""
     table = Table(show_lines=True)
     table.add_column("Case", overflow="fold")
-    table.add_column("Kind")
+    table.add_column("Severity")
+    table.add_column("Kind", overflow="fold")
     table.add_column("What is wrong", overflow="fold")
+    counts = Counter((problem.severity, problem.kind) for problem in problems)
+    shown: Counter[tuple[str, str]] = Counter()
     for problem in problems:
+        sort = (problem.severity, problem.kind)
+        shown[sort] += 1
+        left = counts[sort] - _SHOWN_OF_A_KIND
+        if shown[sort] <= _SHOWN_OF_A_KIND or left == 1:
+            words = (problem.case or "all", problem.message)
+        elif shown[sort] == _SHOWN_OF_A_KIND + 1:
+            words = ("...", f"{left} more of this kind; all of them are in the JSON (--output)")
+        else:
+            continue
         style = "red" if problem.severity == "error" else "yellow"
-        table.add_row(
-            Text(problem.case or "all"), Text(problem.severity, style=style), Text(problem.message)
-        )
+        case, message = map(Text, words)
+        table.add_row(case, Text(problem.severity, style=style), Text(problem.kind), message)
+    return table
+
+
+def fix_table(fix: "FixReport") -> Table:
+    """What was mended, with an example of each, and the cases that were left out."""
+    table = Table(show_lines=True)
+    table.add_column("Files", justify="right")
+    table.add_column("What was done", overflow="fold")
+    mended: dict[tuple[str, ...], list[FileToWrite]] = defaultdict(list)
+    for file in fix.mended:
+        mended[file.mends].append(file)
+    for files in mended.values():
+        example = f"{files[0].name}: {'; '.join(files[0].done)}"
+        table.add_row(str(len(files)), Text(example + (", ..." if len(files) > 1 else "")))
+    for left in fix.left_out[:_SHOWN_LEFT_OUT]:
+        table.add_row(Text("left out", style="red"), Text("\n".join(left.reasons)))
+    if len(fix.left_out) > _SHOWN_LEFT_OUT:
+        more = len(fix.left_out) - _SHOWN_LEFT_OUT
+        table.add_row(Text("left out", style="red"), Text(f"{more} more cases"))
     return table
 
 
