@@ -21,17 +21,17 @@ from veloxseg.evaluation.overlay import OverlayCase, draw_overlay
 from veloxseg.evaluation.summary import Summary, evaluate_folder
 from veloxseg.evaluation.table import format_summary
 from veloxseg.planning.plan import plan, preprocess
+from veloxseg.planning.recipe import TrainingRecipe
 from veloxseg.planning.rules import DEFAULT_MEMORY_GB
 from veloxseg.runtime.prediction import predict
 from veloxseg.training.launch import TrainingSettings
 from veloxseg.training.pipeline import finish_training, is_planned
-from veloxseg.training.schedule import PEAK_LEARNING_RATE
 
 TRAINING_MINUTES = 3.0
 NUM_TRAINING_CASES = 20
 NUM_UNSEEN_CASES = 6
 MEMORY_GB = DEFAULT_MEMORY_GB
-LEARNING_RATE = PEAK_LEARNING_RATE
+LEARNING_RATE = TrainingRecipe().learning_rate
 NUM_WORKERS = 1
 NUM_DRAWN_CASES = 3
 

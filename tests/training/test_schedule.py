@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from veloxseg.training import schedule
 from veloxseg.training.schedule import Budget, WarmupCosine
 
 
@@ -49,15 +48,22 @@ def test_without_a_warm_up_the_first_rate_is_the_peak(optimizer):
     assert WarmupCosine(optimizer=optimizer, peak=1.0, warmup=0.0).rate(0.0) == 1.0
 
 
+class Clock:
+    """A clock that a test moves."""
+
+    seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
 @pytest.fixture
-def clock(monkeypatch):
-    now = SimpleNamespace(seconds=1000.0)
-    monkeypatch.setattr(schedule, "time", SimpleNamespace(monotonic=lambda: now.seconds))
-    return now
+def clock():
+    return Clock()
 
 
 def test_a_budget_counts_from_its_start_only(clock):
-    budget = Budget(seconds=100)
+    budget = Budget(seconds=100, clock=clock)
     clock.seconds += 50
     assert budget.elapsed == 0
     budget.start()
@@ -69,10 +75,10 @@ def test_a_budget_counts_from_its_start_only(clock):
 
 
 def test_a_budget_goes_on_where_an_earlier_session_stopped(clock):
-    first = Budget(seconds=100)
+    first = Budget(seconds=100, clock=clock)
     first.start()
     clock.seconds += 40
-    second = Budget(seconds=100)
+    second = Budget(seconds=100, clock=clock)
     second.spent = first.elapsed
     clock.seconds += 500  # between the sessions no time is used
     second.start()

@@ -19,7 +19,6 @@ from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import VeloxSegError
 from veloxseg.installation import require_training
 from veloxseg.planning.rules import DEFAULT_MEMORY_GB
-from veloxseg.training.schedule import PEAK_LEARNING_RATE
 
 if TYPE_CHECKING:
     from veloxseg.training.device import Device
@@ -84,7 +83,7 @@ def train(
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option(help="Peak of the schedule.", show_default=f"{PEAK_LEARNING_RATE:g}"),
+        typer.Option(help="Peak of the schedule.", show_default="the plan's"),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint, as begun.")

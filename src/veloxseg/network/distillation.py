@@ -22,10 +22,12 @@ class TrainingOutput(NamedTuple):
         reconstruction: (B, sum(in_channels), *patch_size), the modalities in input order.
         student_gram: (B, C_0, C_0) float32, of the segmentation decoder's finest features.
         teacher_grams: The same of every modality's reconstruction decoder.
+
+    Without teachers there is no reconstruction and no teacher's Gram matrix.
     """
 
     logits: tuple[Tensor, ...]
-    reconstruction: Tensor
+    reconstruction: Tensor | None
     student_gram: Tensor
     teacher_grams: tuple[Tensor, ...]
 
@@ -70,20 +72,25 @@ class DistillationModel(nn.Module):
     ``network`` is the bare network, whose weights are all that inference needs. The forward of this
     model returns a ``TrainingOutput`` in training and in evaluation alike.
 
+    Args:
+        network: The bare network.
+        teachers: Whether to have the reconstruction decoders.
+
     Source: VeloxSeg (ICLR 2026).
 
     Shape:
         x: (B, sum(in_channels), *patch_size) -> TrainingOutput
     """
 
-    def __init__(self, network: VeloxSeg) -> None:
+    def __init__(self, network: VeloxSeg, *, teachers: bool = True) -> None:
         super().__init__()
         config = network.config
         self.network = network
         self.heads = nn.ModuleList(
             nn.Conv3d(channels, config.num_classes, 1) for channels in config.conv_channels[1:]
         )
-        self.teachers = nn.ModuleList(Teacher(config, m) for m in range(config.num_modalities))
+        modalities = range(config.num_modalities if teachers else 0)
+        self.teachers = nn.ModuleList(Teacher(config, m) for m in modalities)
         self.heads.apply(initialise)
         self.teachers.apply(initialise)
         self.to(memory_format=torch.channels_last_3d)
@@ -92,9 +99,10 @@ class DistillationModel(nn.Module):
         features = self.network.encoder(x)
         decoded = self.network.decoder(features.fused)
         taught = [teacher(features) for teacher in self.teachers]
+        reconstructions = [reconstruction for _, reconstruction in taught]
         return TrainingOutput(
             logits=self._logits(decoded),
-            reconstruction=torch.cat([reconstruction for _, reconstruction in taught], dim=1),
+            reconstruction=torch.cat(reconstructions, dim=1) if reconstructions else None,
             student_gram=gram(decoded[0]),
             teacher_grams=tuple(gram(finest) for finest, _ in taught),
         )

@@ -22,7 +22,6 @@ from veloxseg.quiet import printing_to_log
 from veloxseg.training.readiness import check_fold, check_preprocessed, check_unspoilt
 from veloxseg.training.record import read_record
 from veloxseg.training.runs import FINAL
-from veloxseg.training.schedule import PEAK_LEARNING_RATE
 
 if TYPE_CHECKING:
     from veloxseg.training.device import Device
@@ -38,8 +37,8 @@ class TrainingSettings:
         dataset: Full name of a planned and preprocessed dataset.
         fold: Number of a fold, or "all" for training on every case.
         minutes: Wall-clock budget that the whole schedule fills; None trains ``epochs``.
-        epochs: Epochs of 250 steps, when there is no budget; None is 300.
-        learning_rate: Peak of the schedule; None is that of our plans.
+        epochs: Epochs of the plan's steps, when there is no budget; None is the plan's number.
+        learning_rate: Peak of the schedule; None is the plan's.
         resume: Go on from the fold's last checkpoint. What is None is as the run recorded it.
         overwrite: Train anew where the fold has been trained.
         device: Where to train; "auto" takes a GPU if there is one.
@@ -162,7 +161,7 @@ def _train_in_process(
     _seed(settings.seed)
     with printing_to_log() if console else nullcontext():
         trainer = _make_trainer(settings, name, device)
-        trainer.initial_lr = settings.learning_rate or PEAK_LEARNING_RATE
+        trainer.initial_lr = settings.learning_rate or trainer.initial_lr
         trainer.num_epochs = settings.epochs or trainer.num_epochs
         trainer.quiet = console is not None
         if settings.minutes is not None:

@@ -9,6 +9,7 @@ from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_lo
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import Tensor, nn
 
+from veloxseg.errors import PlanError
 from veloxseg.network import TrainingOutput
 
 
@@ -31,7 +32,8 @@ class Objective(nn.Module):
     - L_sdkt: sum over modalities of ||Gram(teacher) − Gram(student)||² (Frobenius: a sum over the
       C × C entries), mean over the batch.
 
-    All terms are computed in float32, whatever precision the outputs come in.
+    All terms are computed in float32, whatever precision the outputs come in. Of an output without
+    teachers L_rec and L_sdkt are 0.
 
     Args:
         in_channels: Input channels of each modality.
@@ -43,7 +45,11 @@ class Objective(nn.Module):
         ddp: Gather the batch Dice over processes.
         reconstruction_weight: Weight of L_rec.
         sdkt_weight: Weight of L_sdkt.
+        head_weights: Weight of each head, normalised to a sum of 1; None: 2^−l.
         detach_teachers: Let L_sdkt move the student alone; off, as published.
+
+    Raises:
+        PlanError: there is not one weight for each head.
 
     Source: VeloxSeg (ICLR 2026).
     """
@@ -59,13 +65,19 @@ class Objective(nn.Module):
         ddp: bool = False,
         reconstruction_weight: float = 0.5,
         sdkt_weight: float = 2.0,
+        head_weights: Sequence[float] | None = None,
         detach_teachers: bool = False,
     ) -> None:
         super().__init__()
         self.in_channels = tuple(in_channels)
         self.reconstruction_weight, self.sdkt_weight = reconstruction_weight, sdkt_weight
         self.detach_teachers = detach_teachers
-        weights = [2.0**-level for level in range(num_heads)]
+        weights = head_weights or [2.0**-level for level in range(num_heads)]
+        if len(weights) != num_heads or sum(weights) <= 0:
+            raise PlanError(
+                f"The plan's head_weights are {list(weights)}: expected {num_heads} numbers, one for "
+                "each segmentation head from fine to coarse, of a positive sum."
+            )
         self.head_weights = tuple(weight / sum(weights) for weight in weights)
         dice = {"batch_dice": batch_dice, "do_bg": regions, "smooth": 1e-5, "ddp": ddp}
         if regions:
@@ -93,6 +105,9 @@ class Objective(nn.Module):
         """
         with torch.autocast(image.device.type, enabled=False):
             segmentation = self.segmentation(output.logits, targets)
+            if output.reconstruction is None:
+                nothing = torch.zeros_like(segmentation)
+                return ObjectiveTerms(segmentation, segmentation, nothing, nothing)
             reconstruction = self.reconstruction(output.reconstruction, image)
             sdkt = self.sdkt(output.student_gram, output.teacher_grams)
             total = (

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import distributed
 from torch._dynamo import OptimizedModule
@@ -17,11 +18,14 @@ from torch.nn.parallel import DistributedDataParallel
 from veloxseg.atomic import atomic_path
 from veloxseg.errors import ImageReadError, PlanError, VeloxSegError
 from veloxseg.network import DistillationModel
+from veloxseg.planning.recipe import TrainingRecipe, recipe_of
+from veloxseg.training.augmentation import AXIAL_ROTATION, rotated_extent, rotation_transforms
+from veloxseg.training.channel_dropout import drop_channels
 from veloxseg.training.curve import TrainingHistory, draw_training_curve
 from veloxseg.training.objective import Objective
 from veloxseg.training.observer import Observer, SilentObserver
 from veloxseg.training.record import check_same_plan
-from veloxseg.training.schedule import PEAK_LEARNING_RATE, Budget, WarmupCosine
+from veloxseg.training.schedule import Budget, WarmupCosine
 from veloxseg.volumes.reading import read_volume
 
 _MAX_BAD_STEPS = 20
@@ -33,14 +37,14 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
     A checkpoint's ``network_weights`` are those of the bare network, all that nnU-Net's predictor
     needs; the training-only modules are beside them as ``distillation_weights``.
 
+    How it trains is the plan's recipe (``planning/recipe.py``).
+
     Attributes:
-        budget: When set, the schedule fills this wall-clock time instead of ``num_epochs``.
+        recipe: Of the plan's configuration.
+        budget: When set, the schedule fills this time instead of ``num_epochs``.
         observer: Is told how training goes.
         quiet: Write nnU-Net's messages to its log file only.
-        detach_teachers: Let the knowledge transfer move the student alone (off, as published).
     """
-
-    detach_teachers = False
 
     def __init__(
         self,
@@ -51,15 +55,21 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
         device: torch.device = torch.device("cuda"),  # noqa: B008  (nnU-Net's signature)
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.initial_lr = PEAK_LEARNING_RATE
-        self.weight_decay = 0.01
-        self.num_epochs = 300
+        self.recipe: TrainingRecipe = recipe_of(self.configuration_manager.configuration)
+        self.initial_lr = self.recipe.learning_rate
+        self.weight_decay = self.recipe.weight_decay
+        self.num_epochs = self.recipe.epochs
+        self.num_iterations_per_epoch = self.recipe.steps_per_epoch
+        self.oversample_foreground_percent = self.recipe.foreground_share
         self.save_every = 5
         self.budget: Budget | None = None
         self.observer: Observer = SilentObserver()
         self.quiet = False
         self._bad_steps = 0
         self._curve_drawn = -math.inf
+        names = list(dataset_json.get("channel_names", {}).values())
+        self._optional = [names.index(name) for name in dataset_json.get("optional", [])]
+        self._absent: dict[str, list[int]] = {}
         self.logger.plot_progress_png = self._draw_curve  # nnU-Net's takes seconds every epoch
 
     # Network, objective and optimizer
@@ -70,6 +80,27 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
         if self.device.type != "cpu":
             self.network.to(memory_format=torch.contiguous_format)
 
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: Any,
+        configuration_manager: Any,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> torch.nn.Module:
+        """Build the plan's network, in training without teachers where its recipe has none."""
+        network = nnUNetTrainer.build_network_architecture(
+            plans_manager,
+            configuration_manager,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision,
+        )
+        teachers = recipe_of(configuration_manager.configuration).teachers
+        if isinstance(network, DistillationModel) and teachers == "off":
+            return DistillationModel(network.network, teachers=False)
+        return network  # type: ignore[no-any-return]
+
     def _build_loss(self) -> Objective:
         config = self._model().network.config
         return Objective(
@@ -79,7 +110,10 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
             ignore_label=self.label_manager.ignore_label,
             batch_dice=self.configuration_manager.batch_dice,
             ddp=self.is_ddp,
-            detach_teachers=self.detach_teachers,
+            reconstruction_weight=self.recipe.reconstruction_weight,
+            sdkt_weight=self.recipe.sdkt_weight,
+            head_weights=self.recipe.head_weights,
+            detach_teachers=self.recipe.teachers == "detached",
         )
 
     def _get_deep_supervision_scales(self) -> list[list[float]]:
@@ -98,7 +132,41 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
         optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=self.initial_lr, weight_decay=self.weight_decay
         )
-        return optimizer, WarmupCosine(optimizer=optimizer, peak=self.initial_lr)
+        return optimizer, WarmupCosine(
+            optimizer=optimizer,
+            peak=self.initial_lr,
+            warmup=self.recipe.warmup,
+            final_ratio=self.recipe.final_ratio,
+        )
+
+    # Patches
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:  # noqa: N802
+        """nnU-Net's, or what the published augmentation needs: no mirroring, small rotations."""
+        if self.recipe.augmentation == "nnunet":
+            return super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        self.inference_allowed_mirroring_axes = None
+        loaded = rotated_extent(
+            self.configuration_manager.patch_size, axial_axis=self._axial_axis()
+        )
+        return (-AXIAL_ROTATION, AXIAL_ROTATION), False, np.array(loaded), None
+
+    def get_training_transforms(self, *args: Any, **kwargs: Any) -> Any:
+        """nnU-Net's augmentation, or the published one."""
+        if self.recipe.augmentation == "nnunet":
+            return super().get_training_transforms(*args, **kwargs)
+        targets = self.get_validation_transforms(
+            self._get_deep_supervision_scales(),
+            foreground_labels=self.label_manager.foreground_labels,
+            regions=self.label_manager.foreground_regions if self.label_manager.has_regions else None,
+            ignore_label=self.label_manager.ignore_label,
+        )
+        patch_size = self.configuration_manager.patch_size
+        return rotation_transforms(patch_size, targets, axial_axis=self._axial_axis())
+
+    def _axial_axis(self) -> int:
+        """Of the patch: nnU-Net's transposition may have moved the images' first axis."""
+        return int(list(self.plans_manager.transpose_forward).index(0))
 
     # Steps
 
@@ -109,6 +177,13 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
             VeloxSegError: the loss was not finite for many steps in a row.
         """
         image = batch["data"].to(self.device, non_blocking=True)
+        if self._optional:
+            image = drop_channels(
+                image,
+                optional=self._optional,
+                absent=[self._absent_channels(case) for case in batch["keys"]],
+                rate=self.recipe.channel_dropout,
+            )
         targets = [target.to(self.device, non_blocking=True) for target in batch["target"]]
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
@@ -128,6 +203,13 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
             self.optimizer.step()
         return {"loss": value}
+
+    def _absent_channels(self, case: str) -> list[int]:
+        """Channels that a preprocessed case lacks, as its properties say."""
+        if case not in self._absent:
+            properties = load_pickle(f"{self.preprocessed_dataset_folder}/{case}.pkl")
+            self._absent[case] = list(properties.get("absent_channels", []))
+        return self._absent[case]
 
     def _count_bad_steps(self, loss: float) -> None:
         self._bad_steps = 0 if np.isfinite(loss) else self._bad_steps + 1
@@ -191,8 +273,8 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
         self.lr_scheduler.advance(self._fraction())
         self.on_train_epoch_start()
         steps: list[dict[str, Any]] = []
-        started = monotonic()
-        while not self._epoch_is_over(len(steps), monotonic() - started):
+        started = self._spent()
+        while not self._epoch_is_over(len(steps), self._spent() - started):
             fraction = self._fraction(len(steps))
             self.lr_scheduler.advance(fraction)
             steps.append(self.train_step(next(self.dataloader_train)))
@@ -209,6 +291,9 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
         self.on_epoch_end()
         dice = self.logger.get_value("mean_fg_dice", step=-1)
         self.observer.epoch_ended(epoch=self.current_epoch, dice=float(dice))
+
+    def _spent(self) -> float:
+        return self.budget.elapsed if self.budget is not None else 0.0
 
     def _fraction(self, steps_of_epoch: int = 0) -> float:
         if self.budget is not None:

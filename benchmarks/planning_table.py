@@ -1,0 +1,275 @@
+"""Trainings that differ in one choice of the plan each: what the planning rules rest on.
+
+    python benchmarks/planning_table.py run ROOT RESULTS NAME ... --cpu-minutes 10
+    python benchmarks/planning_table.py table RESULTS
+
+ROOT holds planned and preprocessed datasets. A training runs on one thread for as many minutes of
+the process's own CPU time, augmentation included, so that other work on the machine takes wall-clock
+time but no steps from it. It is judged on whole cases of its fold's validation part, on the
+network's grid, without mirroring. NAME is ``DATASET:FOLD:VARIANT[:SEED]``; results that are there are
+passed over.
+"""
+
+import argparse
+import copy
+import json
+import os
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"OMP_NUM_THREADS": "1", "nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1"}
+
+import numpy as np
+import torch
+
+from veloxseg.atomic import read_json, write_json
+from veloxseg.datasets.description import read_description
+from veloxseg.datasets.workspace import Workspace
+from veloxseg.network.config import NetworkConfig
+from veloxseg.network.size import count_parameters
+from veloxseg.planning.files import CONFIGURATION, read_plans
+from veloxseg.planning.rules import MemoryTarget, modality_groups, plan_network
+from veloxseg.planning.structures import smallest_structure_mm
+
+Variant = dict[str, Any]
+
+VARIANTS: dict[str, Variant] = {
+    "base": {},
+    "stem1": {"stem": (1, 1, 1)},
+    "stem2": {"stem": (2, 2, 2)},
+    "stem4": {"stem": (4, 4, 4)},
+    "stem122": {"stem": (1, 2, 2)},
+    "stem144": {"stem": (1, 4, 4)},
+    "S": {"size": "S"},
+    "L": {"size": "L"},
+    "sdkt_off": {"recipe": {"sdkt_weight": 0.0}},
+    "detached": {"recipe": {"teachers": "detached"}},
+    "no_teachers": {"recipe": {"teachers": "off"}},
+    "L_no_teachers": {"size": "L", "recipe": {"teachers": "off"}},
+    "S_no_teachers": {"size": "S", "recipe": {"teachers": "off"}},
+    "rec0.1": {"recipe": {"reconstruction_weight": 0.1, "sdkt_weight": 0.4}},
+    "sdkt10": {"recipe": {"sdkt_weight": 10.0}},
+    "lr1e-3": {"recipe": {"learning_rate": 1e-3}},
+    "lr5e-3": {"recipe": {"learning_rate": 5e-3}},
+    "lr1e-2": {"recipe": {"learning_rate": 1e-2}},
+    "no_teachers_lr5e-3": {"recipe": {"teachers": "off", "learning_rate": 5e-3}},
+    "published_lr": {"recipe": {"learning_rate": 2.5e-4}},
+    "flat_heads": {"recipe": {"head_weights": [1.0, 0.25, 0.0625]}},
+    "memory2": {"memory": 2.0},
+    "memory1": {"memory": 1.0},
+    "memory1_no_teachers": {"memory": 1.0, "recipe": {"teachers": "off"}},
+    "memory1_stem2": {"memory": 1.0, "stem": (2, 2, 2)},
+    "memory1_stem244": {"memory": 1.0, "stem": (2, 4, 4)},
+    "memory1_stem122": {"memory": 1.0, "stem": (1, 2, 2)},
+    "memory1_S": {"memory": 1.0, "size": "S"},
+    "memory1_L": {"memory": 1.0, "size": "L"},
+    "memory1_lr1e-3": {"memory": 1.0, "recipe": {"learning_rate": 1e-3}},
+    "memory1_lr5e-3": {"memory": 1.0, "recipe": {"learning_rate": 5e-3}},
+    "groups448": {"arch": {"group_widths": [4, 4, 8]}},
+    "kernels35": {"arch": {"kernel_sizes": [1, 3]}},
+    "optional": {"optional": True, "memory": 1.0, "recipe": {"teachers": "off"}},
+    "alone": {"memory": 1.0, "recipe": {"teachers": "off"}},
+}
+
+
+def run(root: Path, results: Path, names: list[str], *, cpu_minutes: float) -> None:
+    """Train and judge what has no result yet."""
+    torch.set_num_threads(1)
+    for name in names:
+        file = results / f"{name.replace(':', '_')}.json"
+        if file.is_file():
+            continue
+        dataset, fold, variant, *rest = name.split(":")
+        seed = int(rest[0]) if rest else 0
+        write_json(
+            file, train_and_judge(root, dataset, int(fold), variant, seed, cpu_minutes=cpu_minutes)
+        )
+        print(file.read_text(), flush=True)
+
+
+def train_and_judge(
+    root: Path, dataset: str, fold: int, variant: str, seed: int, *, cpu_minutes: float
+) -> dict[str, Any]:
+    """One training, on one thread; Dice of whole validation cases."""
+    from veloxseg.quiet import printing_to_log
+    from veloxseg.training.launch import _seed
+    from veloxseg.training.schedule import Budget
+    from veloxseg.training.trainer import VeloxSegTrainer
+
+    workspace = Workspace.resolve(root)
+    workspace.export()
+    name = workspace.dataset_name(dataset)
+    subset, _, choice = variant.rpartition("@")
+    choice = VARIANTS[choice]
+    description = read_description(workspace.raw / name).to_json()
+    channels = list(description["channel_names"].values())
+    only = subset.split("+") if subset else channels
+    description["channel_names"] = {str(i): channel for i, channel in enumerate(only)}
+    plans = changed_plans(workspace, name, choice, channels=only)
+    plans["continue_training"] = False
+    if choice.get("optional"):
+        description["optional"] = channels
+    _seed(seed)
+    with printing_to_log():
+        trainer = VeloxSegTrainer(plans, CONFIGURATION, fold, description, torch.device("cpu"))
+        trainer.output_folder_base = str(root / "planning_table" / variant)
+        trainer.output_folder = f"{trainer.output_folder_base}/{name}_{fold}_{seed}"
+        Path(trainer.output_folder).mkdir(parents=True, exist_ok=True)
+        trainer.log_file = f"{trainer.output_folder}/log.txt"
+        trainer.quiet = True
+        trainer.disable_checkpointing = True
+        trainer.initialize()
+        kept = [channels.index(channel) for channel in only]
+        steps = counting_steps(trainer, kept)
+        trainer.budget = Budget(seconds=60 * cpu_minutes, clock=time.process_time)
+        started = time.monotonic()
+        trainer.run_training()
+        wall = time.monotonic() - started
+        subsets = [only]
+        if choice.get("optional"):
+            subsets = [
+                [c for i, c in enumerate(channels) if mask >> i & 1]
+                for mask in range(1, 2 ** len(channels))
+            ]
+        dice = {
+            "+".join(part): judge(trainer, kept, [i for i, c in enumerate(only) if c not in part])
+            for part in subsets
+        }
+    arch = plans["configurations"][CONFIGURATION]["architecture"]["arch_kwargs"]
+    means = [np.nanmean([list(case.values()) for case in cases.values()]) for cases in dice.values()]
+    return {
+        "dataset": name,
+        "fold": fold,
+        "variant": variant,
+        "seed": seed,
+        "cpu_minutes": cpu_minutes,
+        "wall_minutes": round(wall / 60, 1),
+        "steps": steps[0],
+        "parameters": count_parameters(
+            arch, num_classes=trainer.label_manager.num_segmentation_heads
+        ),
+        "patch_size": arch["patch_size"],
+        "stem_stride": arch["stem_stride"],
+        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "mean_dice": round(float(np.mean(means)), 4),
+        "dice": dice,
+    }
+
+
+def counting_steps(trainer: Any, kept: list[int]) -> list[int]:
+    """Count the training steps, and give them the channels alone that this network has."""
+    count = [0]
+    train_step, validation_step = trainer.train_step, trainer.validation_step
+
+    def train(batch: dict[str, Any]) -> Any:
+        count[0] += 1
+        return train_step({**batch, "data": batch["data"][:, kept]})
+
+    def validate(batch: dict[str, Any]) -> Any:
+        return validation_step({**batch, "data": batch["data"][:, kept]})
+
+    trainer.train_step, trainer.validation_step = train, validate
+    return count
+
+
+def changed_plans(
+    workspace: Workspace, name: str, choice: Variant, *, channels: list[str]
+) -> dict[str, Any]:
+    """The dataset's plan with the network of a variant."""
+    plans = copy.deepcopy(read_plans(workspace, name))
+    configuration = plans["configurations"][CONFIGURATION]
+    description = read_description(workspace.raw / name)
+    arch = configuration["architecture"]["arch_kwargs"]
+    spacing = configuration["spacing"]
+    labels = sorted((workspace.raw / name / "labelsTr").glob("*.nii.gz"))
+    cache = workspace.preprocessed / name / "structure_mm.json"
+    if not cache.is_file():
+        write_json(cache, smallest_structure_mm(labels, description.label_values[1:]))
+    structure = np.asarray(read_json(cache))[plans["transpose_forward"]] / spacing
+    network = plan_network(
+        median_shape=configuration["median_image_size_in_voxels"],
+        spacing_zyx=spacing,
+        structure_zyx=structure,
+        in_channels=modality_groups(channels),
+        num_classes=len(description.label_values),
+        target=MemoryTarget.from_gb(choice.get("memory", 4.0)),
+        size=choice.get("size", "B"),
+        stem=choice.get("stem"),
+    ).to_json()
+    network |= choice.get("arch", {})
+    NetworkConfig(**network)
+    arch.clear()
+    arch |= {key: value for key, value in network.items() if key != "num_classes"}
+    configuration["patch_size"] = network["patch_size"]
+    configuration["training"] = choice.get("recipe", {})
+    return plans
+
+
+def judge(trainer: Any, kept: list[int], dropped: list[int]) -> dict[str, dict[str, float]]:
+    """Case -> label -> Dice, on the network's grid."""
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    trainer.network.eval()
+    predictor = nnUNetPredictor(
+        tile_step_size=0.5, use_gaussian=True, use_mirroring=False, device=torch.device("cpu"),
+        allow_tqdm=False,
+    )
+    predictor.manual_initialization(
+        trainer.network.network, trainer.plans_manager, trainer.configuration_manager, None,
+        trainer.dataset_json, type(trainer).__name__, None,
+    )
+    _, keys = trainer.do_split()
+    cases = trainer.dataset_class(trainer.preprocessed_dataset_folder, keys)
+    dice = {}
+    for key in keys:
+        data, reference, _, _ = cases.load_case(key)
+        image = torch.from_numpy(np.array(data[:]))[kept]
+        image[dropped] = 0
+        mask = predictor.predict_sliding_window_return_logits(image).argmax(0).numpy()
+        truth = np.array(reference[:])[0]
+        values = {}
+        for label in trainer.label_manager.foreground_labels:
+            ours, theirs = mask == label, truth == label
+            total = ours.sum() + theirs.sum()
+            values[str(label)] = float(2 * (ours & theirs).sum() / total) if total else float("nan")
+        dice[key] = values
+    return dice
+
+
+def table(results: Path) -> None:
+    """Print what was found as a table."""
+    print("| dataset, fold | variant | seed | steps | parameters | patch, stem | Dice |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for file in sorted(results.glob("*.json")):
+        one = json.loads(file.read_text())
+        for subset, cases in one["dice"].items():
+            mean = np.nanmean([list(case.values()) for case in cases.values()])
+            patch = "×".join(map(str, one["patch_size"]))
+            stem = "×".join(map(str, one["stem_stride"]))
+            print(
+                f"| {one['dataset']}, {one['fold']} | {one['variant']} {subset} | {one['seed']} | "
+                f"{one['steps']} | {one['parameters'] / 1e6:.2f} M | {patch}, {stem} | {mean:.3f} |"
+            )
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    running = commands.add_parser("run")
+    running.add_argument("root", type=Path)
+    running.add_argument("results", type=Path)
+    running.add_argument("names", nargs="+")
+    running.add_argument("--cpu-minutes", type=float, default=10)
+    commands.add_parser("table").add_argument("results", type=Path)
+    options = parser.parse_args()
+    if options.command == "table":
+        table(options.results)
+    else:
+        run(options.root, options.results, options.names, cpu_minutes=options.cpu_minutes)
+
+
+if __name__ == "__main__":
+    main()
