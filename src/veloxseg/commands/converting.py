@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from veloxseg.commands.converting_dicom import convert_dicom_command
 from veloxseg.commands.naming import channel_patterns, label_names
 from veloxseg.commands.reporting import NumWorkers, Root, case_bar, reported, results_console
 from veloxseg.datasets.workspace import Workspace
@@ -13,6 +14,8 @@ from veloxseg.installation import INSTALL_IMAGES, require_packages
 convert_app = typer.Typer(
     name="convert", help="Bring scans into nnU-Net's raw format.", no_args_is_help=True
 )
+
+convert_app.command("dicom")(convert_dicom_command)
 
 _NewDataset = Annotated[str, typer.Argument(help="Name with a free number: Dataset100_Tumour.")]
 

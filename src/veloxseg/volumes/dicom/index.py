@@ -1,0 +1,334 @@
+"""What a tree of DICOM files holds: studies, their series, structure sets and segmentations.
+
+Only headers are read; files are told by their content, whatever they are called.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from veloxseg.errors import ImageReadError
+from veloxseg.volumes.dicom.files import looks_like_dicom, read_header, show_path
+from veloxseg.volumes.dicom.slices import COSINE_TOLERANCE, PLACING_TAGS, DicomSlice, slices_of
+
+SERIES_TAGS = (
+    "Modality",
+    "SeriesDescription",
+    "ProtocolName",
+    "SequenceName",
+    "ImageType",
+    "BodyPartExamined",
+    "ContrastBolusAgent",
+    "ConvolutionKernel",
+    "SeriesNumber",
+    "SeriesInstanceUID",
+    "StudyDescription",
+    "Manufacturer",
+)
+"""Attributes by which series are told apart."""
+
+_IDENTITY_TAGS = (
+    "SOPClassUID",
+    "PatientID",
+    "StudyInstanceUID",
+    "StudyDate",
+    "FrameOfReferenceUID",
+)
+RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
+SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+_DICOMDIR = "1.2.840.10008.1.3.10"
+_SPACING_TOLERANCE_RELATIVE = 1e-3
+_STRAYS_AT_MOST = 4
+"""A localizer's three planes are alike in number; one of four with another tag is an accident."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DicomSeries:
+    """Images of one series that can make one stack.
+
+    Attributes:
+        uid: Series Instance UID (0020,000E).
+        frame_of_reference_uid: Frame of Reference UID (0020,0052), empty if absent.
+        tags: ``SERIES_TAGS`` as text, several values joined by a backslash; empty where absent.
+        slices: Its images, of one size, spacing and orientation, in the order of their paths.
+        siblings: In words, the other images of the series, which differ in one of these or in their
+            frame of reference; empty if it is not mixed.
+        strays: In words, those of them that are few and differ in nothing but the orientation, so
+            that their tag is wrong rather than the series mixed.
+    """
+
+    uid: str
+    frame_of_reference_uid: str
+    tags: Mapping[str, str]
+    slices: tuple[DicomSlice, ...]
+    siblings: tuple[str, ...] = ()
+    strays: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """What to call the series in a message."""
+        number = self.tags.get("SeriesNumber")
+        return (
+            f"series '{self.tags.get('SeriesDescription') or 'without description'}' "
+            f"({self.tags.get('Modality') or 'no modality'}, {len(self.slices)} slices, "
+            f"{f'number {number}, ' if number else ''}UID {self.uid})"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelFile:
+    """A structure set or a segmentation.
+
+    Attributes:
+        path: Its file.
+        kind: ``RTSTRUCT`` or ``SEG``.
+        tags: ``SERIES_TAGS`` of its series as text.
+    """
+
+    path: Path
+    kind: str
+    tags: Mapping[str, str]
+
+    def __str__(self) -> str:
+        """What to call it in a message."""
+        return f"{self.kind} '{self.tags.get('SeriesDescription', '')}' {show_path(self.path)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DicomStudy:
+    """One study.
+
+    Attributes:
+        uid: Study Instance UID (0020,000D).
+        patients: Patient ID (0010,0020) of each patient to one of its files; a sound study has one.
+        date: Study Date (0008,0020), YYYYMMDD; empty if absent.
+        description: Study Description (0008,1030).
+        series: Its image series, ordered by number and UID; a mixed one as several.
+        label_files: Its structure sets and segmentations in the order of their paths.
+    """
+
+    uid: str
+    patients: Mapping[str, Path]
+    date: str
+    description: str
+    series: tuple[DicomSeries, ...]
+    label_files: tuple[LabelFile, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DicomIndex:
+    """What a tree holds.
+
+    Attributes:
+        studies: In the order of their first files' paths.
+        passed_over: Each file that holds no series or label, to what it is instead.
+        num_files: Number of all files.
+    """
+
+    studies: tuple[DicomStudy, ...]
+    passed_over: Mapping[Path, str]
+    num_files: int
+
+
+def index_dicom(
+    folder: Path, *, num_workers: int = 1, progress: Callable[[int, int], None] | None = None
+) -> DicomIndex:
+    """Read the headers of all files below a folder and sort them by study and series.
+
+    Files that are no DICOM (text, previews, DICOMDIR) or hold no placed image are counted and
+    passed over.
+
+    Args:
+        folder: A study or a tree of studies.
+        num_workers: Processes that read headers.
+        progress: Called with the number of files read and the number of all.
+
+    Raises:
+        ImageReadError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise ImageReadError(
+            f"{show_path(folder)}: no such folder. Expected a tree of DICOM files. Check the path."
+        )
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    builder = _Builder()
+    for done, entry in enumerate(_read_entries(paths, num_workers), start=1):
+        builder.add(entry)
+        if progress is not None:
+            progress(done, len(paths))
+    return DicomIndex(
+        studies=tuple(study.finish() for study in builder.studies.values()),
+        passed_over=builder.passed_over,
+        num_files=len(paths),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """What one file holds; ``reason`` says why it is passed over."""
+
+    path: Path
+    reason: str = ""
+    identity: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    slices: tuple[DicomSlice, ...] = ()
+
+
+def _read_entries(paths: Sequence[Path], num_workers: int) -> Iterable[_Entry]:
+    if num_workers <= 1:
+        yield from map(_read_entry, paths)
+        return
+    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_read_entry, paths, chunksize=64)
+
+
+def _read_entry(path: Path) -> _Entry:
+    try:
+        if not looks_like_dicom(path):
+            return _Entry(path=path, reason="not DICOM")
+        header = read_header(path, tags=(*SERIES_TAGS, *_IDENTITY_TAGS, *PLACING_TAGS))
+    except (ImageReadError, OSError):
+        return _Entry(path=path, reason="damaged")
+    identity = {keyword: _text(header, keyword) for keyword in _IDENTITY_TAGS}
+    tags = {keyword: _text(header, keyword) for keyword in SERIES_TAGS}
+    sop_class = identity["SOPClassUID"]
+    media_class = header.file_meta.get("MediaStorageSOPClassUID", "") if header.file_meta else ""
+    if _DICOMDIR in (sop_class, media_class):
+        return _Entry(path=path, reason="DICOMDIR")
+    if not (identity["StudyInstanceUID"] and tags["SeriesInstanceUID"]):
+        return _Entry(path=path, reason="DICOM of no study or series")
+    if sop_class == RTSTRUCT or sop_class in SEGMENTATIONS:
+        return _Entry(path=path, identity=identity, tags=tags)
+    try:
+        slices = tuple(slices_of(header, path))
+    except ImageReadError:
+        return _Entry(path=path, reason="DICOM, but no image placed in the patient")
+    return _Entry(path=path, identity=identity, tags=tags, slices=slices)
+
+
+def _text(header: Any, keyword: str) -> str:
+    try:
+        value = header.get(keyword)
+    except Exception:  # a value that pydicom cannot make sense of is as good as none
+        return ""
+    if value is None:
+        return ""
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        return str(value).strip()
+    return "\\".join(str(part) for part in value)
+
+
+@dataclass
+class _Kind:
+    """Images of one series that agree in what a stack needs."""
+
+    frame_of_reference_uid: str
+    slices: list[DicomSlice]
+
+    def takes(self, one: DicomSlice, frame_of_reference_uid: str) -> bool:
+        own = self.slices[0].orientation
+        return self._same_planes(one, frame_of_reference_uid) and np.allclose(
+            one.orientation, own, rtol=0, atol=COSINE_TOLERANCE
+        )
+
+    def has_stray(self, other: "_Kind") -> bool:
+        few = len(other.slices) * _STRAYS_AT_MOST < len(self.slices)
+        return few and self._same_planes(other.slices[0], other.frame_of_reference_uid)
+
+    def _same_planes(self, one: DicomSlice, frame_of_reference_uid: str) -> bool:
+        own = self.slices[0]
+        return (
+            frame_of_reference_uid == self.frame_of_reference_uid
+            and one.size_yx == own.size_yx
+            and np.allclose(
+                one.spacing_yx, own.spacing_yx, rtol=_SPACING_TOLERANCE_RELATIVE, atol=0
+            )
+        )
+
+    def __str__(self) -> str:
+        first = self.slices[0]
+        cosines = ", ".join(f"{cosine:.3g}" for cosine in first.orientation)
+        return (
+            f"{len(self.slices)} of {first.size_yx[0]} x {first.size_yx[1]} voxels (y, x) of "
+            f"{first.spacing_yx[0]:.4g} x {first.spacing_yx[1]:.4g} mm, orientation {cosines}, "
+            f"such as {first.where}"
+        )
+
+
+@dataclass
+class _Study:
+    uid: str
+    date: str
+    description: str
+    patients: dict[str, Path] = field(default_factory=dict)
+    tags: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    kinds: dict[str, list[_Kind]] = field(default_factory=dict)
+    label_files: list[LabelFile] = field(default_factory=list)
+
+    def add(self, entry: _Entry) -> None:
+        identity = entry.identity
+        self.patients.setdefault(identity["PatientID"], entry.path)
+        if not entry.slices:
+            kind = "RTSTRUCT" if identity["SOPClassUID"] == RTSTRUCT else "SEG"
+            self.label_files.append(LabelFile(path=entry.path, kind=kind, tags=entry.tags))
+            return
+        uid = entry.tags["SeriesInstanceUID"]
+        self.tags.setdefault(uid, entry.tags)
+        kinds = self.kinds.setdefault(uid, [])
+        space = identity["FrameOfReferenceUID"]
+        for one in entry.slices:
+            kind_found = next((kind for kind in kinds if kind.takes(one, space)), None)
+            if kind_found is None:
+                kinds.append(_Kind(frame_of_reference_uid=space, slices=[one]))
+            else:
+                kind_found.slices.append(one)
+
+    def finish(self) -> DicomStudy:
+        series = [
+            DicomSeries(
+                uid=uid,
+                frame_of_reference_uid=kind.frame_of_reference_uid,
+                tags=self.tags[uid],
+                slices=tuple(kind.slices),
+                siblings=tuple(str(other) for other in kinds if other is not kind),
+                strays=tuple(str(other) for other in kinds if kind.has_stray(other)),
+            )
+            for uid, kinds in self.kinds.items()
+            for kind in kinds
+        ]
+        series.sort(key=lambda one: (_as_number(one.tags["SeriesNumber"]), one.uid))
+        return DicomStudy(
+            uid=self.uid,
+            patients=self.patients,
+            date=self.date,
+            description=self.description,
+            series=tuple(series),
+            label_files=tuple(self.label_files),
+        )
+
+
+@dataclass
+class _Builder:
+    studies: dict[str, _Study] = field(default_factory=dict)
+    passed_over: dict[Path, str] = field(default_factory=dict)
+
+    def add(self, entry: _Entry) -> None:
+        if entry.reason:
+            self.passed_over[entry.path] = entry.reason
+            return
+        uid = entry.identity["StudyInstanceUID"]
+        if uid not in self.studies:
+            self.studies[uid] = _Study(
+                uid=uid,
+                date=entry.identity["StudyDate"],
+                description=entry.tags["StudyDescription"],
+            )
+        self.studies[uid].add(entry)
+
+
+def _as_number(text: str) -> int:
+    return int(text) if text.isdigit() else -1

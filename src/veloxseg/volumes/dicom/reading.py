@@ -1,0 +1,139 @@
+"""One DICOM series to one volume."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from veloxseg.volumes.dicom.doubles import require_identical
+from veloxseg.volumes.dicom.files import read_dataset, read_header
+from veloxseg.volumes.dicom.pet_header import (
+    PET_TAGS,
+    acquired_at,
+    earliest,
+    frame_timing,
+    pet_header,
+)
+from veloxseg.volumes.dicom.pixels import rescaled_planes
+from veloxseg.volumes.dicom.regularising import regularise
+from veloxseg.volumes.dicom.slices import PLACING_TAGS, DicomSlice, slices_of
+from veloxseg.volumes.dicom.stacking import Stack, stack_slices
+from veloxseg.volumes.suv import PetHeader, suv_factor
+from veloxseg.volumes.volume import Volume
+
+ImageFile = tuple[Path, int | None]
+"""A file, and the index from 0 of a frame in it; None if it holds a single image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesImage:
+    """A series as a volume, and what was done to make it one.
+
+    Attributes:
+        volume: float32 (Z, Y, X); CT in HU, PET in its Units or as SUV in g/ml.
+        notes: What was found and done, in words; empty if nothing.
+    """
+
+    volume: Volume
+    notes: tuple[str, ...]
+
+
+def read_series(
+    files: Sequence[ImageFile],
+    *,
+    where: str,
+    suv: bool = False,
+    interpolate_gaps: bool = False,
+) -> SeriesImage:
+    """Read the slices of one series as a volume on a regular grid.
+
+    Slices are ordered by their positions; each has its own slope and intercept. Equidistant slices
+    keep their values; others are interpolated linearly from their true positions, as
+    :func:`veloxseg.volumes.dicom.stacking.stack_slices` says. One file's pixels, and two layers,
+    are in memory beside the result.
+
+    Args:
+        files: Its images, in any order.
+        where: What to call the series in messages.
+        suv: Whether to turn PET activity into SUV by body weight.
+        interpolate_gaps: Whether missing slices may be filled by interpolation.
+
+    Raises:
+        ImageReadError: a file cannot be read or decoded.
+        GeometryError: the slices make no stack; slices are missing or in conflict.
+        DatasetError: the header does not allow SUV.
+    """
+    stack, notes, pet = _prepare(files, where=where, suv=suv, interpolate_gaps=interpolate_gaps)
+    layers = _layers(stack, pet, where)
+    if stack.is_regular:
+        data = np.empty(stack.grid.size_zyx, dtype=np.float32)
+        for target, layer in zip(data, layers, strict=True):
+            target[:] = layer
+    else:
+        data = regularise(layers, stack.indices_zyx, stack.grid)
+    return SeriesImage(volume=Volume.on_grid(data, stack.grid), notes=notes)
+
+
+def check_series(
+    files: Sequence[ImageFile],
+    *,
+    where: str,
+    suv: bool = False,
+    interpolate_gaps: bool = False,
+) -> Stack:
+    """Find what :func:`read_series` would refuse, from headers and the pixels of doubles alone.
+
+    Returns:
+        The stack that would be read.
+
+    Raises:
+        ImageReadError, GeometryError, DatasetError: as :func:`read_series`.
+    """
+    return _prepare(files, where=where, suv=suv, interpolate_gaps=interpolate_gaps)[0]
+
+
+def _prepare(
+    files: Sequence[ImageFile], *, where: str, suv: bool, interpolate_gaps: bool
+) -> tuple[Stack, tuple[str, ...], PetHeader | None]:
+    slices, first_acquired_at = _read_slices(files)
+    stack = stack_slices(slices, where=where, interpolate_gaps=interpolate_gaps)
+    require_identical(stack, where=where)
+    if not suv:
+        return stack, stack.notes, None
+    header = read_header(files[0][0])
+    pet = pet_header(header, first_acquired_at=first_acquired_at)
+    factor = suv_factor(pet, timing=frame_timing(header), where=where)
+    return stack, (*stack.notes, f"SUV: factor {factor.factor:.8g} ({factor.how})"), pet
+
+
+def _read_slices(files: Sequence[ImageFile]) -> tuple[list[DicomSlice], datetime | None]:
+    """The wanted slices, and the earliest acquisition among them."""
+    frames: dict[Path, set[int | None]] = {}
+    for path, frame in files:
+        frames.setdefault(path, set()).add(frame)
+    slices: list[DicomSlice] = []
+    moments = []
+    for path, wanted in frames.items():
+        header = read_header(path, tags=(*PLACING_TAGS, *PET_TAGS))
+        slices += [one for one in slices_of(header, path) if one.frame in wanted]
+        moments.append(acquired_at(header))
+    return slices, earliest(moments)
+
+
+def _layers(stack: Stack, pet: PetHeader | None, where: str) -> Iterator[npt.NDArray[np.float32]]:
+    opened: tuple[Path, Any, list[npt.NDArray[np.float32]]] | None = None
+    for first, *_ in stack.layers:
+        if opened is None or opened[0] != first.path:
+            dataset = read_dataset(first.path)
+            opened = first.path, dataset, rescaled_planes(dataset, first.path)
+        plane = opened[2][first.frame or 0]
+        if pet is None:
+            yield plane
+        else:
+            timing = frame_timing(opened[1])
+            factor = suv_factor(pet, timing=timing, where=where).factor
+            yield (plane.astype(np.float64) * factor).astype(np.float32)
