@@ -209,7 +209,10 @@ REFUSED = [
     ({"warmup_scheduler": {"name": "LinearLR"}}, "warmup_scheduler: no length"),
     ({"train_scheduler": {"name": "PolynomialLR", "power": 0.9}}, "train_scheduler.power: 0.9"),
     ({"train_scheduler": {"name": "CosineAnnealingWarmRestarts", "T_0": 9}}, "ler.name: Cosine"),
-    ({"train_scheduler": {"name": "cosine", "T_max": 300, "eta_min": 0}}, "ler.T_max: 300: the cosi"),
+    (
+        {"train_scheduler": {"name": "cosine", "T_max": 300, "eta_min": 0}},
+        "ler.T_max: 300: the cosi",
+    ),
     ({"deep_Loss_weight": [1, 0.5]}, "deep_Loss_weight: [1.0, 0.5] is not one weight for each"),
     ({"deep_Loss_weight": 0.4}, "deep_Loss_weight: 0.4 is not one weight for each of the 4 heads"),
 ]
