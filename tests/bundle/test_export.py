@@ -80,6 +80,19 @@ def test_a_run_becomes_a_bundle_that_says_where_it_comes_from(root: Path, tmp_pa
     assert bundle.pipeline.mirror_axes == (0, 1)
 
 
+def test_optional_channels_go_into_the_bundle_and_cases_that_lack_one_are_used(
+    root: Path, tmp_path: Path
+) -> None:
+    write_json(root / RUN / "dataset.json", DESCRIPTION | {"optional": ["PET"]})
+    images = root / "nnUNet_raw" / "Dataset100_Tiny" / "imagesTr"
+    for lacking in ("case_0_0001.nii.gz", "case_3_0001.nii.gz"):
+        (images / lacking).unlink()
+    bundle = _export(root, tmp_path / "tiny.veloxseg")
+    assert bundle.pipeline.optional == ("PET",)
+    assert bundle.manifest.format_version == 2
+    assert bundle.manifest.verification["model.onnx"].agreement > 0.999
+
+
 def test_folds_are_averaged_and_their_weights_kept(root: Path, tmp_path: Path) -> None:
     bundle = _export(root, tmp_path / "tiny.zip", run="100")
 

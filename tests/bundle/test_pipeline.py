@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 from nnunetv2.preprocessing.resampling.resample_torch import resample_torch_fornnunet
+from pydantic import ValidationError
 
-from veloxseg.bundle.format import Normalisation, Resampling
+from veloxseg.bundle.format import Normalisation, Pipeline, Resampling
 from veloxseg.bundle.pipeline import pipeline_from_plans
 from veloxseg.datasets.description import DatasetDescription
 from veloxseg.errors import BundleError
@@ -80,6 +81,30 @@ def test_every_part_of_a_plan_finds_its_place() -> None:
     assert pipeline.patch_size == (16, 24, 32)
     assert pipeline.overlap == 0.5
     assert pipeline.mirror_axes == (0, 2)
+
+
+def test_optional_channels_are_carried_in_a_format_of_their_own() -> None:
+    optional = DESCRIPTION.model_copy(update={"optional": ("PET",)})
+    pipeline = pipeline_from_plans(PLANS, "3d_fullres", optional)
+    assert pipeline.optional == ("PET",)
+    assert pipeline.required == ("CT",)
+    assert pipeline.format_version == 2
+    assert Pipeline.model_validate_json(pipeline.model_dump_json()) == pipeline
+
+
+def test_a_pipeline_without_optional_channels_is_one_of_format_1() -> None:
+    pipeline = pipeline_from_plans(PLANS, "3d_fullres", DESCRIPTION)
+    assert pipeline.format_version == 1
+    assert "optional" not in pipeline.model_dump(mode="json")
+    assert "optional" not in pipeline.model_dump_json()
+
+
+def test_an_optional_channel_is_one_of_the_channels() -> None:
+    with pytest.raises(ValidationError, match="optional names T1"):
+        Pipeline.model_validate(
+            pipeline_from_plans(PLANS, "3d_fullres", DESCRIPTION).model_dump()
+            | {"optional": ["T1"]}
+        )
 
 
 def test_a_configuration_has_what_it_inherits() -> None:

@@ -137,6 +137,12 @@ def test_a_missing_file_is_named(maker):
         open_bundle(maker.make(files, files=hashes))
 
 
+@pytest.mark.parametrize(("version", "optional"), [(1, {}), (2, {"optional": ["PET"]})])
+def test_bundles_of_older_formats_are_read(maker, version, optional):
+    bundle = open_bundle(maker.make(_files(**optional), format_version=version))
+    assert bundle.pipeline.optional == tuple(optional.get("optional", ()))
+
+
 def test_a_newer_format_asks_for_an_upgrade_even_with_keys_unknown_here(maker):
     newer = FORMAT_VERSION + 1
     path = maker.make(_files(), format_version=newer, of_the_future=True)

@@ -19,7 +19,6 @@ from safetensors.torch import load_file
 from veloxseg.atomic import read_json
 from veloxseg.bundle.acceptance import Progress, compare_masks, require_accepted
 from veloxseg.bundle.format import (
-    FORMAT_VERSION,
     NETWORK,
     PIPELINE,
     WEIGHTS,
@@ -359,7 +358,7 @@ def _files(model: TrainedModel, graphs: Mapping[Precision, bytes]) -> dict[str, 
 
 def _manifest(model: TrainedModel, **fields: Any) -> Manifest:
     return Manifest(
-        format_version=FORMAT_VERSION,
+        format_version=model.pipeline.format_version,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         files={},  # the writer's
         versions=package_versions(),

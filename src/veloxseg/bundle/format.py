@@ -6,9 +6,18 @@ logits become a mask. ``manifest.json`` says where the model comes from, and vou
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest format that this version reads; 2 knows optional channels."""
+
 MANIFEST = "manifest.json"
 PIPELINE = "pipeline.json"
 NETWORK = "network.json"
@@ -74,6 +83,8 @@ class Pipeline(_Strict):
 
     Attributes:
         channels: Names of the images of a case, in the order of the network's input.
+        optional: Those of the channels that a case may lack; they are zero to the network. One
+            channel at least is always there.
         labels: Name to value, ``background`` being 0; a region is a tuple of values.
         regions_class_order: With regions: the value to write for each region, later ones over
             earlier ones, in the order of ``labels``.
@@ -91,6 +102,7 @@ class Pipeline(_Strict):
     """
 
     channels: tuple[str, ...] = Field(min_length=1)
+    optional: tuple[str, ...] = ()
     labels: dict[str, int | tuple[int, ...]]
     regions_class_order: tuple[int, ...] | None = None
     file_ending: str = Field(default=".nii.gz", pattern=r"^\.")
@@ -106,6 +118,8 @@ class Pipeline(_Strict):
 
     @model_validator(mode="after")
     def _check(self) -> "Pipeline":
+        if unknown := sorted(set(self.optional) - set(self.channels)):
+            raise ValueError(f"optional names {', '.join(unknown)}: expected some of channels")
         if sorted(self.transpose) != [0, 1, 2]:
             raise ValueError(f"transpose is {self.transpose}: expected an order of 0, 1, 2")
         if min(self.spacing) <= 0 or min(self.patch_size) < 1:
@@ -119,6 +133,25 @@ class Pipeline(_Strict):
         if self.has_regions and len(self.regions_class_order or ()) != len(self.foreground):
             raise ValueError("regions_class_order needs one value for each region")
         return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_format_1_does_not_know(
+        self, content: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        fields: dict[str, Any] = content(self)
+        if not self.optional:
+            del fields["optional"]
+        return fields
+
+    @property
+    def format_version(self) -> int:
+        """The oldest format of bundles that has what this pipeline needs."""
+        return 2 if self.optional else 1
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The channels that every case must have."""
+        return tuple(channel for channel in self.channels if channel not in self.optional)
 
     @property
     def foreground(self) -> dict[str, int | tuple[int, ...]]:

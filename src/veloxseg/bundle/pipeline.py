@@ -57,6 +57,7 @@ def pipeline_from_plans(
     return validated_pipeline(
         "The plan and its dataset.json",
         channels=description.channels,
+        optional=description.optional,
         labels=description.labels,
         regions_class_order=description.regions_class_order,
         file_ending=description.file_ending,
