@@ -159,5 +159,5 @@ def test_a_case_without_any_channel_is_an_error_even_if_all_are_optional(tmp_pat
 def test_a_list_in_dataset_json_cannot_leave_a_channel_out(tmp_path):
     make(tmp_path, ["x/ct.nii.gz", "x/mask.nii.gz"])
     listed = {"p": {"images": ["x/ct.nii.gz", None], "label": "x/mask.nii.gz"}}
-    with pytest.raises(DatasetError, match="Case p: dataset.json names null"):
+    with pytest.raises(DatasetError, match=r"Case p: dataset\.json names null"):
         find_cases(tmp_path, description(dataset=listed, optional=["PET"]))

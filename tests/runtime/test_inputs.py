@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from veloxseg.errors import DatasetError
-from veloxseg.runtime.inputs import find_prediction_cases
+from veloxseg.runtime.inputs import find_prediction_cases, parse_inputs
 from veloxseg.volumes.reading import write_volume
 from veloxseg.volumes.volume import Volume
 
@@ -141,6 +141,105 @@ def test_where_images_have_the_ending_others_are_left_alone(tmp_path: Path) -> N
     _write_image(tmp_path / "in" / "b_0000.nii")
     cases = find_prediction_cases([tmp_path / "in"], tmp_path / "out", **_TRAINED)
     assert [case.name for case in cases] == ["a"]
+
+
+_OPTIONAL: dict[str, Any] = _TRAINED | {"optional": ("PET",)}
+_ALL_OPTIONAL: dict[str, Any] = _TRAINED | {"optional": ("CT", "PET")}
+
+
+def test_a_case_in_a_folder_may_lack_an_optional_channel(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        _write_case(tmp_path, name)
+    (tmp_path / "a_0001.nii.gz").unlink()
+    lacking, complete = find_prediction_cases([tmp_path], tmp_path / "out", **_OPTIONAL)
+    assert lacking.images == (tmp_path / "a_0000.nii.gz", None)
+    assert lacking.files == (tmp_path / "a_0000.nii.gz",)
+    assert None not in complete.images
+
+
+def test_a_missing_required_channel_is_an_error_that_names_the_optional_ones(
+    tmp_path: Path,
+) -> None:
+    _write_case(tmp_path, "a")
+    (tmp_path / "a_0000.nii.gz").unlink()
+    with pytest.raises(DatasetError, match=r"no CT image .* but the optional ones \(PET\)"):
+        find_prediction_cases([tmp_path], tmp_path / "out", **_OPTIONAL)
+
+
+def test_files_are_given_by_their_channels_names(tmp_path: Path) -> None:
+    ct, pet = _write_image(tmp_path / "ct.nii.gz"), _write_image(tmp_path / "x_0001.nii.gz")
+    (both,) = find_prediction_cases({"PET": pet, "CT": ct}, tmp_path / "out", **_TRAINED)
+    assert both.images == (ct, pet)
+    (alone,) = find_prediction_cases({"PET": pet}, tmp_path / "out", **_ALL_OPTIONAL)
+    assert alone.images == (None, pet)
+    assert alone.output == tmp_path / "out" / "x.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("channel", "message"),
+    [
+        ("MR", r"No channel MR\. The model knows CT, PET \(optional: PET\)"),
+        ("PET", r"no CT image given.* CT, PET \(optional: PET\)"),
+    ],
+)
+def test_an_unknown_channel_and_a_missing_required_one_are_refused(
+    tmp_path: Path, channel: str, message: str
+) -> None:
+    image = _write_image(tmp_path / "image.nii.gz")
+    with pytest.raises(DatasetError, match=message):
+        find_prediction_cases({channel: image}, tmp_path / "out", **_OPTIONAL)
+
+
+def test_too_few_files_without_names_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"optional: PET.*-i CT=FILE"):
+        find_prediction_cases(
+            [_write_image(tmp_path / "ct.nii.gz")], tmp_path / "mask.nii.gz", **_OPTIONAL
+        )
+
+
+def test_an_optional_channel_is_passed_over_on_demand(tmp_path: Path) -> None:
+    _write_case(tmp_path, "a")
+    _write_image(tmp_path / "a_0001.nii.gz", spacing=2.0)  # of another grid: it does not matter
+    (case,) = find_prediction_cases([tmp_path], tmp_path / "out", without=("PET",), **_OPTIONAL)
+    assert case.images == (tmp_path / "a_0000.nii.gz", None)
+
+
+def test_only_optional_channels_are_passed_over(tmp_path: Path) -> None:
+    _write_case(tmp_path, "a")
+    for name in ("CT", "MR"):
+        with pytest.raises(DatasetError, match=f"--without {name}: not an optional channel"):
+            find_prediction_cases([tmp_path], tmp_path / "out", without=(name,), **_OPTIONAL)
+
+
+def test_cases_of_which_nothing_would_be_left_are_refused_by_name(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        _write_case(tmp_path, name)
+    for name in ("a", "c"):
+        (tmp_path / f"{name}_0000.nii.gz").unlink()
+    with pytest.raises(DatasetError, match=r"(?s)2 problems.*Case a: no image.*Case c: no image"):
+        find_prediction_cases([tmp_path], tmp_path / "out", without=("PET",), **_ALL_OPTIONAL)
+
+
+def test_paths_and_named_paths_are_told_apart(tmp_path: Path) -> None:
+    odd = _write_image(tmp_path / "CT=1.nii.gz")
+    assert parse_inputs(["ct.nii.gz", "in/x=1"]) == [Path("ct.nii.gz"), Path("in/x=1")]
+    assert parse_inputs([odd]) == [odd]
+    assert parse_inputs(["CT=a=b.nii.gz", "PET=c/p.nii.gz"]) == {
+        "CT": Path("a=b.nii.gz"),
+        "PET": Path("c/p.nii.gz"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["CT=a.nii.gz", "b.nii.gz"], "Name all channels or none"),
+        (["CT=a.nii.gz", "CT=b.nii.gz"], "given twice"),
+    ],
+)
+def test_half_named_and_doubly_named_inputs_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        parse_inputs(words)
 
 
 _PLAIN_INSTALL = """

@@ -4,6 +4,7 @@ from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPre
 
 from veloxseg.bundle.format import Normalisation, Resampling
 from veloxseg.errors import GeometryError, VeloxSegError
+from veloxseg.planning.optional_preprocessing import OptionalPreprocessor
 from veloxseg.runtime.preprocessing import preprocess
 
 RTOL, ATOL = 1e-3, 1e-4
@@ -146,6 +147,55 @@ def test_wherever_a_tile_sees_something_the_image_is_occupied(build_pipeline):
             assert touches or not sees, (seed, start)
             empty += not touches
     assert empty > 50
+
+
+@pytest.mark.parametrize("absent", [(0,), (1, 5), (0, 2, 3, 4)])
+@pytest.mark.parametrize("new_spacing", [(1.0, 1.0, 1.0), (1.3, 0.8, 2.0)])
+def test_absent_channels_are_zero_and_the_others_as_in_training(
+    absent, new_spacing, build_pipeline, nnunet_plans
+):
+    pipeline = build_pipeline(normalisation=EVERY_SCHEME, spacing=new_spacing, transpose=(2, 0, 1))
+    channels = random_case(6, (14, 18, 16), ((2, 12), (3, 15), (1, 16)))
+    channels[0, 1] = 100  # a plane that only the first channel has
+    present = [None if index in absent else channels[index] for index in range(6)]
+    ours = preprocess(present, spacing_zyx=(1, 1, 1), pipeline=pipeline)
+
+    plans = nnunet_plans(pipeline)
+    channels[list(absent)] = 0
+    theirs, _, properties = OptionalPreprocessor(verbose=False).run_case_npy(
+        channels,
+        None,
+        {"spacing": [1.0, 1.0, 1.0], "absent_channels": list(absent)},
+        plans,
+        plans.get_configuration("3d_fullres"),
+        {},
+    )
+    box = tuple(map(tuple, properties["bbox_used_for_cropping"]))
+    assert ours.placement.box == box
+    assert ours.placement.box[1] == ((2, 12) if 0 in absent else (1, 12))
+    np.testing.assert_allclose(ours.data, theirs, RTOL, ATOL)
+    for index in range(6):
+        assert ours.data[index].any() == (index not in absent)
+
+
+def test_tiles_where_only_an_absent_channel_had_something_are_empty(build_pipeline):
+    pipeline = build_pipeline(normalisation=EVERY_SCHEME[3:4] * 2)
+    full, corner = np.ones((64, 16, 16)), np.zeros((64, 16, 16))
+    corner[:8], corner[-1, -1, -1] = 1, 1
+    both = preprocess([full, corner], spacing_zyx=(1, 1, 1), pipeline=pipeline)
+    alone = preprocess([None, corner], spacing_zyx=(1, 1, 1), pipeline=pipeline)
+    assert both.data.shape == alone.data.shape
+    assert both.occupancy.touches((24, 0, 0), (32, 8, 8))
+    assert not alone.occupancy.touches((24, 0, 0), (32, 8, 8))
+
+
+def test_a_case_without_any_image_is_refused(build_pipeline):
+    with pytest.raises(VeloxSegError, match="no image"):
+        preprocess(
+            [None, None],
+            spacing_zyx=(1, 1, 1),
+            pipeline=build_pipeline(normalisation=EVERY_SCHEME[:2]),
+        )
 
 
 def test_images_of_different_shapes_are_refused(build_pipeline):

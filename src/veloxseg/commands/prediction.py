@@ -46,16 +46,22 @@ class InferenceDevice(str, Enum):
 def predict(
     model: Annotated[Path, typer.Option("-m", "--model", help="Bundle that veloxseg export made.")],
     inputs: Annotated[
-        list[Path],
+        list[str],
         typer.Option(
             "-i",
             "--input",
-            help="Folder with CASE_0000.nii.gz, ...; or a file for each channel, in their order.",
+            metavar="[CHANNEL=]PATH",
+            help="Folder with CASE_0000.nii.gz, ...; or a file for each channel, in their order or "
+            "by name: CT=ct.nii.gz.",
         ),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder for the masks; for one case a file too.")
     ],
+    without: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CHANNEL", help="Pass over an optional channel; repeat for more."),
+    ] = None,
     backend: Annotated[
         BackendChoice, typer.Option(help="Engine; auto takes the fastest here.")
     ] = BackendChoice.AUTO,
@@ -88,13 +94,15 @@ def predict(
     ] = None,
 ) -> None:
     """Predict masks with a bundle, on its images' own grids."""
+    from veloxseg.runtime.inputs import parse_inputs
     from veloxseg.runtime.prediction import predict as predict_masks
 
     with case_bar("Predicting") as progress, _warnings_in_words():
         done = predict_masks(
             model,
-            inputs,
+            parse_inputs(inputs),
             output,
+            without=without or (),
             backend=None if backend is BackendChoice.AUTO else backend.value,
             precision=precision.value,
             threads=threads,

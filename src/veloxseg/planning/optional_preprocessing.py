@@ -47,7 +47,7 @@ class OptionalPreprocessor(DefaultPreprocessor):  # type: ignore[misc]
         data[present] = stored
         properties[ABSENT_KEY] = [i for i, file in enumerate(image_files) if file is None]
         labels = None if seg_file is None else reader.read_seg(seg_file)[0]
-        return self.run_case_npy(  # type: ignore[no-any-return]
+        return self.run_case_npy(
             data, labels, properties, plans_manager, configuration_manager, dataset_json
         )
 

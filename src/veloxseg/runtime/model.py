@@ -1,6 +1,6 @@
 """A bundle, ready to segment: image to mask."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -15,7 +15,7 @@ from veloxseg.bundle.reading import Bundle, open_bundle
 from veloxseg.installation import num_cores
 from veloxseg.runtime.backends.backend import Backend, BackendName
 from veloxseg.runtime.backends.opening import open_backend
-from veloxseg.runtime.case import CaseImages, read_case
+from veloxseg.runtime.case import CaseImages, Image, read_case
 from veloxseg.runtime.labelling import label_case
 from veloxseg.runtime.memory import estimate_bytes, require_memory
 from veloxseg.runtime.preprocessing import preprocess_volumes
@@ -23,9 +23,8 @@ from veloxseg.runtime.segmentation import Segmentation
 from veloxseg.runtime.speed import Choice, choose_execution
 from veloxseg.runtime.tiling import Run
 from veloxseg.volumes.orientation import from_ras
-from veloxseg.volumes.volume import Grid, Volume
+from veloxseg.volumes.volume import Grid
 
-Image = Path | str | Volume
 _Voxel = TypeVar("_Voxel", bound=np.generic)
 
 
@@ -85,7 +84,7 @@ class Model:
 
     def predict(
         self,
-        images: Image | Sequence[Image],
+        images: Image | Sequence[Image | None] | Mapping[str, Image | None],
         *,
         overlap: float | None = None,
         mirroring: bool = False,
@@ -96,7 +95,9 @@ class Model:
         """Segment a case.
 
         Args:
-            images: A file or volume, or one for each channel in the model's order.
+            images: A file or volume; or one for each channel in the model's order, or by the
+                channel's name: ``{"CT": "ct.nii.gz"}``. An optional channel may be None, and by
+                name also left out.
             overlap: Share of a patch that the next one covers too; None: the bundle's.
             mirroring: Average over mirrored patches: up to eight times the work.
             probabilities: Keep them too.
@@ -104,7 +105,8 @@ class Model:
             on_tiles: Told (tiles done, tiles in all).
 
         Raises:
-            DatasetError: wrong number of images, or values that are not finite.
+            DatasetError: wrong number of images, an unknown channel, a missing one that is not
+                optional, or values that are not finite.
             ImageReadError: a file cannot be read.
             GeometryError: the images lie on different grids.
             VeloxSegError: more memory would be needed than allowed.

@@ -1,7 +1,7 @@
 """Masks of one or many cases, from files to files."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from veloxseg.bundle.reading import open_bundle
 from veloxseg.errors import BundleError, VeloxSegError
 from veloxseg.installation import num_cores
 from veloxseg.runtime.backends.backend import BackendName
-from veloxseg.runtime.inputs import PredictionCase, find_prediction_cases
+from veloxseg.runtime.inputs import PredictionCase, find_prediction_cases, input_folder
 from veloxseg.runtime.memory import estimate_bytes, require_memory
 from veloxseg.runtime.model import Model
 from veloxseg.runtime.resampling import resampled_shape
@@ -46,9 +46,10 @@ class Predictions:
 
 def predict(
     bundle: Path | str,
-    inputs: Sequence[Path],
+    inputs: Sequence[Path] | Mapping[str, Path],
     output: Path,
     *,
+    without: Sequence[str] = (),
     backend: BackendName | None = None,
     precision: Precision = "float32",
     threads: int | None = None,
@@ -65,8 +66,9 @@ def predict(
     Args:
         bundle: The model's folder or zip.
         inputs: One folder of cases in nnU-Net's naming, or the files of one case in the channels'
-            order.
+            order or by the channels' names. Of optional channels files may lack.
         output: Folder for the masks; for one case a file as well.
+        without: Optional channels to pass over, to find out what they are worth.
         backend: The engine; None takes the one that is fastest here for this work.
         precision: Of the arithmetic.
         threads: Threads to compute with; None: one for each core.
@@ -84,7 +86,8 @@ def predict(
 
     Raises:
         BundleError: the bundle is not what its manifest says.
-        DatasetError: channels are missing, unreadable, on different grids or not finite.
+        DatasetError: channels are missing or unknown, unreadable, on different grids or not
+            finite.
         VeloxSegError: an option is out of range, or more memory would be needed than allowed.
         OSError: the output cannot be written.
     """
@@ -98,11 +101,16 @@ def predict(
     if overlap is not None:
         pipeline = pipeline.model_copy(update={"overlap": overlap})
     cases = find_prediction_cases(
-        inputs, output, channels=pipeline.channels, file_ending=pipeline.file_ending
+        inputs,
+        output,
+        channels=pipeline.channels,
+        optional=pipeline.optional,
+        without=without,
+        file_ending=pipeline.file_ending,
     )
     _require_writable(cases[0].output.parent)
     table = VolumeTable(
-        _volumes_path(cases, output, by_files=not inputs[0].is_dir()),
+        _volumes_path(cases, output, by_files=input_folder(inputs) is None),
         labels=dict(pipeline.foreground),
         resume=resume,
     )
@@ -116,7 +124,7 @@ def predict(
             waiting.append(case)
     choice = None
     if waiting:
-        grids = [read_grid(case.images[0]) for case in waiting]
+        grids = [read_grid(case.files[0]) for case in waiting]
         num_tiles = [_num_tiles(grid, pipeline) for grid in grids]
         choice = choose_execution(
             opened,
