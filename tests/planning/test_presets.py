@@ -129,6 +129,21 @@ def test_a_preset_fits_the_datasets_that_it_accepts(name):
     require_fit(preset_plan(name, description), description)
 
 
+def test_a_preset_fits_what_the_converter_of_its_data_writes():
+    from veloxseg.datasets.converters import autopet, brats, hecktor
+
+    naming = next(n for n in brats.NAMINGS if "2021" in n.name)
+    regions = {name: list(values) for name, values in brats.REGIONS.items()}
+    written = {
+        "autopet2": (autopet.CHANNELS, autopet.LABELS),
+        "hecktor2022": (("CT", "PET"), hecktor.LABELS),
+        "brats2021": (tuple(naming.channels), regions),
+    }
+    for name, (channels, labels) in written.items():
+        description = describe(channels, {"background": 0} | labels)
+        require_fit(preset_plan(name, description), description)
+
+
 @pytest.mark.parametrize("name", ["brats2021", "msd01"])
 def test_brain_tumours_may_be_regions_and_need_no_background_output(name):
     description = describe(DATASETS[name][0], REGIONS)
