@@ -1,6 +1,6 @@
 import pytest
 
-from veloxseg.datasets.cases import find_cases
+from veloxseg.datasets.cases import find_cases, find_channels
 from veloxseg.datasets.description import DatasetDescription
 from veloxseg.errors import DatasetError
 
@@ -161,3 +161,9 @@ def test_a_list_in_dataset_json_cannot_leave_a_channel_out(tmp_path):
     listed = {"p": {"images": ["x/ct.nii.gz", None], "label": "x/mask.nii.gz"}}
     with pytest.raises(DatasetError, match=r"Case p: dataset\.json names null"):
         find_cases(tmp_path, description(dataset=listed, optional=["PET"]))
+
+
+def test_the_channels_of_a_folder_of_images_are_found_by_their_names(tmp_path):
+    make(tmp_path, [*FILES, "imagesTr/c_0001.nii.gz", "imagesTr/notes.txt"])
+    found = find_channels(tmp_path / "imagesTr", description())
+    assert found == {"a": (0, 1), "b": (0, 1), "c": (1,)}

@@ -258,6 +258,74 @@ def test_the_table_shows_cases_means_and_dashes_for_what_is_undefined(two_cases)
     assert "0.900" in capture.get()
 
 
+@pytest.fixture
+def three_cases(two_cases, tmp_path) -> tuple[Path, Path, Path]:
+    """Predictions, references and images: a has CT and PET, b and c have PET alone."""
+    for folder in two_cases:
+        write_mask(folder / "c.nii.gz", row(1, 1, 0, 0, 0, 0))
+    images = tmp_path / "imagesTr"
+    images.mkdir()
+    for file in ("a_0000", "a_0001", "b_0001", "c_0001"):
+        (images / f"{file}.nii.gz").touch()
+    description = {
+        "channel_names": {"0": "CT", "1": "PET"},
+        "labels": LABELS,
+        "numTraining": 3,
+        "file_ending": ".nii.gz",
+        "optional": ["CT", "PET"],
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    return *two_cases, images
+
+
+def test_means_are_taken_over_the_cases_with_the_same_channels(three_cases, tmp_path):
+    *masks, images = three_cases
+    evaluate_folder(*masks, images=images, output=tmp_path / "summary.json")
+    content = json.loads((tmp_path / "summary.json").read_text())
+    assert list(content["subsets"]) == ["CT+PET", "PET"]
+    both, alone = content["subsets"]["CT+PET"], content["subsets"]["PET"]
+    assert (both["num_cases"], alone["num_cases"]) == (1, 2)
+    assert both["mean"]["1"]["Dice"] == pytest.approx(0.8)
+    assert both["mean"]["2"]["Dice"] == 0
+    assert both["foreground_mean"]["Dice"] == pytest.approx(0.4)
+    assert alone["mean"]["1"]["Dice"] == 1
+    assert alone["mean"]["2"]["Dice"] is None
+    assert content["mean"]["1"]["Dice"] == pytest.approx((0.8 + 1 + 1) / 3)
+
+
+def test_without_images_there_are_no_subsets(three_cases, tmp_path):
+    summary = evaluate_folder(*three_cases[:2])
+    assert summary.by_subset() == {}
+    assert "subsets" not in summary.to_json()
+
+
+def test_the_table_shows_each_subset_with_its_number_of_cases(three_cases):
+    *masks, images = three_cases
+    console = Console(width=120)
+    with console.capture() as printed:
+        console.print(format_summary(evaluate_folder(*masks, images=images)))
+    lines = printed.get().splitlines()
+    assert any("CT+PET (1)" in line and "organ" in line and "0.800" in line for line in lines)
+    assert any("PET (2)" in line and "organ" in line and "1.000" in line for line in lines)
+
+
+def test_images_that_do_not_fit_the_masks_are_refused(three_cases, tmp_path):
+    *masks, images = three_cases
+    with pytest.raises(DatasetError, match="images: no such folder"):
+        evaluate_folder(*masks, images=tmp_path / "images")
+    (images / "c_0001.nii.gz").unlink()
+    with pytest.raises(DatasetError, match=r"no image of case c.*CT, PET"):
+        evaluate_folder(*masks, images=images)
+    (images / "x_0002.nii.gz").touch()
+    with pytest.raises(DatasetError, match="channel 0002"):
+        evaluate_folder(*masks, images=images)
+
+
+def test_subsets_need_the_channels_names(two_cases, tmp_path):
+    with pytest.raises(DatasetError, match=r"no dataset\.json, which names the channels of in"):
+        evaluate_folder(*two_cases, images=tmp_path / "elsewhere" / "in")
+
+
 def test_evaluation_needs_neither_torch_nor_nnunet():
     code = (
         "import sys, veloxseg.evaluation.table, veloxseg.evaluation.overlay; "

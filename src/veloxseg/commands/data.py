@@ -20,6 +20,12 @@ def evaluate(
     subset: Annotated[
         bool, typer.Option("--subset", help="References without a prediction are passed over.")
     ] = False,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the images, as imagesTs: means by the channels that cases have, too."
+        ),
+    ] = None,
     labels: Annotated[
         list[str] | None,
         typer.Option(
@@ -39,6 +45,7 @@ def evaluate(
             reference,
             labels=label_names(labels) if labels else None,
             subset=subset,
+            images=images,
             output=output,
             progress=progress,
         )

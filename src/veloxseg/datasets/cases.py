@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from veloxseg.datasets.description import DatasetDescription
 from veloxseg.datasets.problems import Problem, raise_problems
+from veloxseg.errors import DatasetError
 
 Part = Literal["Tr", "Ts"]
 """Training cases, or test cases, whose labels may be absent."""
@@ -100,6 +101,22 @@ def pair_files(
             in_order = tuple(found.get(index) for index in range(description.num_channels))
             cases.append(Case(name=name, images=in_order, label=label))
     return cases, problems
+
+
+def find_channels(folder: Path, description: DatasetDescription) -> dict[str, tuple[int, ...]]:
+    """Find out which channels the cases of a folder of images have.
+
+    Returns:
+        Case name to the numbers of its channels, from 0, in rising order.
+
+    Raises:
+        DatasetError: there is no such folder, or files are named otherwise.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder. Expected images. Correct the path.")
+    found, problems = _images_by_case(folder, description)
+    raise_problems(str(folder), problems)
+    return {name: tuple(sorted(files)) for name, files in sorted(found.items())}
 
 
 def _images_by_case(

@@ -7,8 +7,8 @@ instead of becoming undefined itself.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from veloxseg.datasets.description import FILE_NAME, DatasetDescription, read_de
 from veloxseg.datasets.labels import integer_labels
 from veloxseg.errors import DatasetError, GeometryError
 from veloxseg.evaluation.metrics import confusion, hausdorff_95_mm, volume_ml
+from veloxseg.evaluation.subsets import find_subsets
 from veloxseg.volumes.reading import read_volume
 from veloxseg.volumes.volume import Volume, describe_grid, same_grid
 
@@ -56,10 +57,12 @@ class Summary:
     Attributes:
         label_names: Name of each evaluated label or region.
         cases: One result a case, by name.
+        subsets: Case to the channels it has, as ``CT+PET``; empty where nobody asked.
     """
 
     label_names: Mapping[Label, str]
     cases: Sequence[CaseResult]
+    subsets: Mapping[str, str] = field(default_factory=dict)
 
     def mean(self, label: Label) -> Metrics:
         """Means over the cases in which a metric is defined; NaN where it never is."""
@@ -76,13 +79,26 @@ class Summary:
             for metric in ("Dice", "IoU", "HD95_mm")
         }
 
+    def by_subset(self) -> dict[str, "Summary"]:
+        """The cases by the channels they have, as ``CT+PET``; nothing where nobody asked."""
+        return {
+            subset: Summary(
+                label_names=self.label_names,
+                cases=[case for case in self.cases if self.subsets[case.name] == subset],
+            )
+            for subset in dict.fromkeys(self.subsets.values())
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Content of ``summary.json``; undefined values are None."""
         labels = list(self.label_names)
+        subsets = {
+            subset: {"num_cases": len(part.cases), **part._means_to_json()}
+            for subset, part in self.by_subset().items()
+        }
         return {
-            "foreground_mean": _without_nan(self.foreground_mean()),
+            **self._means_to_json(),
             "label_names": {str(label): self.label_names[label] for label in labels},
-            "mean": {str(label): _without_nan(self.mean(label)) for label in labels},
             "metric_per_case": [
                 {
                     "metrics": {str(label): _without_nan(case.metrics[label]) for label in labels},
@@ -92,6 +108,13 @@ class Summary:
                 for case in self.cases
             ],
             "num_undefined": {str(label): self.num_undefined(label) for label in labels},
+            **({"subsets": subsets} if subsets else {}),
+        }
+
+    def _means_to_json(self) -> dict[str, Any]:
+        return {
+            "foreground_mean": _without_nan(self.foreground_mean()),
+            "mean": {str(label): _without_nan(self.mean(label)) for label in self.label_names},
         }
 
 
@@ -102,6 +125,7 @@ def evaluate_folder(
     labels: Mapping[str, int | Sequence[int]] | None = None,
     ignore_label: int | None = None,
     subset: bool = False,
+    images: Path | None = None,
     output: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
@@ -117,12 +141,14 @@ def evaluate_folder(
         ignore_label: Voxels of this reference value count for nothing, neither in overlap nor in
             surfaces and volumes. None takes it from the labels.
         subset: Allow references without a prediction.
+        images: Folder of the images that were predicted from, such as ``imagesTs``: means are
+            also taken over the cases that have the same channels.
         output: Where to write the summary as JSON; None writes nothing.
         progress: Called after each case with the number done and the number of all.
 
     Raises:
-        DatasetError: a folder is missing or has no masks, cases lack their counterpart, or a mask
-            holds a value that is no label.
+        DatasetError: a folder is missing or has no masks, cases lack their counterpart, a mask
+            holds a value that is no label, or images are given and no dataset.json names channels.
         GeometryError: a prediction does not lie on its reference's grid.
         ImageReadError: a file is no image.
     """
@@ -136,12 +162,13 @@ def evaluate_folder(
     if known is None:
         known = _values_found(pairs, ignore_label)
     label_names = _label_names(known)
+    subsets = {} if images is None else _subsets(images, names, description)
     results = []
     for name, predicted, referred in pairs:
         results.append(_evaluate_case(name, predicted, referred, label_names, ignore_label))
         if progress is not None:
             progress(len(results), len(pairs))
-    summary = Summary(label_names=label_names, cases=results)
+    summary = Summary(label_names=label_names, cases=results, subsets=subsets)
     if output is not None:
         write_json(output, summary.to_json())
     return summary
@@ -152,6 +179,19 @@ def _find_description(prediction: Path, reference: Path) -> DatasetDescription |
         if (folder / FILE_NAME).is_file():
             return read_description(folder)
     return None
+
+
+def _subsets(
+    images: Path, names: Iterable[str], description: DatasetDescription | None
+) -> dict[str, str]:
+    if (images.parent / FILE_NAME).is_file():
+        description = read_description(images.parent)
+    if description is None:
+        raise DatasetError(
+            f"{images.parent}: no {FILE_NAME}, which names the channels of {images.name}. Expected "
+            "it there, or with the masks. Copy it from the training data."
+        )
+    return find_subsets(images, names, description)
 
 
 def _pair(prediction: Path, reference: Path, ending: str, *, subset: bool) -> dict[str, str]:
