@@ -1,18 +1,17 @@
 """From a folder of images, named by a pattern, to nnU-Net's raw format."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from veloxseg.datasets.cases import Part
+from veloxseg.datasets.converters.case_files import CaseFiles
 from veloxseg.datasets.converters.case_writing import LABEL
 from veloxseg.datasets.converters.pairing import pair_by_pattern
 from veloxseg.datasets.converters.patterns import patient_of
 from veloxseg.datasets.converters.writing import (
     Alignment,
-    SourceCase,
     begin_dataset,
     describe_dataset,
     finish_dataset,
@@ -102,7 +101,7 @@ def convert_folder(
     write_cases(
         folder,
         list(files),
-        FilesOfCases(
+        CaseFiles(
             source=source,
             files=files,
             patients=_patients(source, files, patterns),
@@ -116,35 +115,6 @@ def convert_folder(
     )
     finish_dataset(folder, description, part=part)
     return folder
-
-
-@dataclass(frozen=True, kw_only=True)
-class FilesOfCases:
-    """Reads a case from one file a channel, as the patterns have found them.
-
-    Attributes:
-        source: Folder that sources are told relative to.
-        files: Case name to the file of each channel, and of ``label``, that the case has.
-        patients: Case name to the patient; None if unknown.
-        channels: Names of the channels in their order.
-    """
-
-    source: Path
-    files: Mapping[str, Mapping[str, Path]]
-    patients: Mapping[str, str | None]
-    channels: Sequence[str]
-
-    def __call__(self, case: str) -> SourceCase:
-        """Read the images of a case, and its label if it has one."""
-        paths = self.files[case]
-        return SourceCase(
-            images=[read_volume(paths[name]) if name in paths else None for name in self.channels],
-            label=read_volume(paths[LABEL]) if LABEL in paths else None,
-            patient=self.patients[case],
-            sources={
-                part: path.relative_to(self.source).as_posix() for part, path in paths.items()
-            },
-        )
 
 
 def _check_arguments(

@@ -1,5 +1,6 @@
 """Pairing the files of every case by their patterns: each part of a case has its one file."""
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -9,7 +10,11 @@ from veloxseg.errors import DatasetError
 
 
 def pair_by_pattern(
-    source: Path, patterns: Mapping[str, str], *, optional: Collection[str] = ()
+    source: Path,
+    patterns: Mapping[str, str],
+    *,
+    optional: Collection[str] = (),
+    cases: str = ".+",
 ) -> dict[str, dict[str, Path]]:
     """Find the files of every case below a folder.
 
@@ -18,6 +23,7 @@ def pair_by_pattern(
         patterns: Name of a channel, or ``label``, to the pattern of its files (see
             :func:`veloxseg.datasets.converters.patterns.match_files`).
         optional: Names of those whose file a case may lack.
+        cases: Regular expression that the names of cases match as a whole; others are passed over.
 
     Returns:
         Case name, in order, to the file of each part that the case has.
@@ -27,7 +33,14 @@ def pair_by_pattern(
             for each part; all such cases are reported at once.
     """
     require_folder(source)
-    found = {part: match_files(source, pattern) for part, pattern in patterns.items()}
+    found = {
+        part: {
+            case: paths
+            for case, paths in match_files(source, pattern).items()
+            if re.fullmatch(cases, case)
+        }
+        for part, pattern in patterns.items()
+    }
     for part, by_case in found.items():
         if not by_case:
             raise DatasetError(
