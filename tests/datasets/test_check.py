@@ -1,60 +1,23 @@
 import json
+from pathlib import Path
+from typing import get_args
 
-import nibabel
 import numpy as np
 import pytest
 import SimpleITK
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
+from small_datasets import SHAPE, ct, describe, mask, pet, put, shear, sound_dataset
 from veloxseg.datasets.check import check_dataset
+from veloxseg.datasets.problems import Kind
 from veloxseg.errors import DatasetError
-from veloxseg.volumes.reading import read_volume, write_volume
-from veloxseg.volumes.volume import Volume
-
-SHAPE = (4, 5, 6)
-SPACING = (3.0, 1.0, 1.0)
-
-
-def ct(seed=0):
-    """Hounsfield units from air to bone."""
-    return np.random.default_rng(seed).uniform(-1000, 1000, size=SHAPE).astype(np.float32)
-
-
-def pet(seed=0):
-    """SUV."""
-    return np.random.default_rng(100 + seed).uniform(0, 8, size=SHAPE).astype(np.float32)
-
-
-def mask(seed=0):
-    label = np.zeros(SHAPE, np.uint8)
-    label[1:3, 2:4, 1:5] = 1
-    label.flat[seed] = 1
-    return label
-
-
-def put(path, data, spacing=SPACING, origin=(0.0, 0.0, 0.0)):
-    write_volume(path, Volume(data=data, spacing_zyx=spacing, origin_xyz=origin))
+from veloxseg.volumes.reading import read_volume
 
 
 @pytest.fixture
 def dataset(tmp_path):
     """Five sound cases of CT and PET."""
-    for number in range(1, 6):
-        put(tmp_path / f"imagesTr/tumour_00{number}_0000.nii.gz", ct(number))
-        put(tmp_path / f"imagesTr/tumour_00{number}_0001.nii.gz", pet(number))
-        put(tmp_path / f"labelsTr/tumour_00{number}.nii.gz", mask(number))
-    describe(tmp_path)
-    return tmp_path
-
-
-def describe(folder, **change):
-    content = {
-        "channel_names": {"0": "CT", "1": "PET"},
-        "labels": {"background": 0, "tumour": 1},
-        "numTraining": 5,
-        "file_ending": ".nii.gz",
-    }
-    (folder / "dataset.json").write_text(json.dumps(content | change))
+    return sound_dataset(tmp_path)
 
 
 def only_problem(folder, severity):
@@ -159,14 +122,6 @@ def test_a_truncated_file_and_a_text_file_are_errors(dataset):
     assert [problem.case for problem in report.errors] == ["tumour_001", "tumour_002"]
 
 
-def shear(path):
-    """Turn an axis by an angle that rounding might, and nnU-Net's reader refuses."""
-    image = nibabel.load(path)
-    affine = image.affine.copy()
-    affine[0, 1] += 0.02
-    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), affine), path)
-
-
 @pytest.mark.parametrize(
     ("file", "part"), [("imagesTr/tumour_001_0001", "PET"), ("labelsTr/tumour_001", "label")]
 )
@@ -222,6 +177,106 @@ def test_test_cases_are_checked_too(dataset):
 def test_a_broken_dataset_json_is_the_one_problem(dataset):
     (dataset / "dataset.json").write_text("{")
     assert only_problem(dataset, "error").case is None
+
+
+def test_problems_are_written_with_stable_keys(dataset):
+    put(dataset / "labelsTr/tumour_001.nii.gz", mask() * 3)
+    content = json.loads(json.dumps(check_dataset(dataset).to_json()))
+    assert set(content) == {
+        "folder",
+        "num_cases",
+        "num_errors",
+        "num_warnings",
+        "subsets",
+        "problems",
+    }
+    (problem,) = content["problems"]
+    assert set(problem) == {"kind", "severity", "case", "part", "message", "numbers"}
+    assert (problem["kind"], problem["case"], problem["part"]) == (
+        "label_unknown_value",
+        "tumour_001",
+        "label",
+    )
+    assert problem["numbers"] == {"num_voxels": {"3": 17}}
+
+
+def test_every_kind_of_problem_is_explained_in_the_documentation():
+    documented = (Path(__file__).resolve().parents[2] / "docs/checking.md").read_text()
+    assert [kind for kind in get_args(Kind) if f"`{kind}`" not in documented] == []
+
+
+def test_several_processes_find_what_one_finds(dataset):
+    put(dataset / "labelsTr/tumour_002.nii.gz", mask() * 3)
+    put(dataset / "imagesTr/tumour_004_0000.nii.gz", ct(4) / 1000)
+    steps = []
+    two = check_dataset(
+        dataset, num_workers=2, progress=lambda done, total: steps.append((done, total))
+    )
+    assert two == check_dataset(dataset)
+    assert [problem.case for problem in two.problems] == ["tumour_002", "tumour_004"]
+    assert steps == [(done, 5) for done in range(1, 6)]
+
+
+def test_each_file_is_read_once(dataset, monkeypatch):
+    read = []
+
+    def counting(path):
+        read.append(path)
+        return read_volume(path)
+
+    monkeypatch.setattr("veloxseg.datasets.checking.case.read_volume", counting)
+    check_dataset(dataset)
+    assert sorted(read) == sorted(dataset.glob("*Tr/*"))
+
+
+def test_cases_that_lack_optional_channels_are_counted_and_no_error(dataset):
+    describe(dataset, optional=["PET"])
+    (dataset / "imagesTr/tumour_001_0001.nii.gz").unlink()
+    report = check_dataset(dataset)
+    assert report.problems == []
+    assert report.subsets == {"CT + PET": 4, "CT": 1}
+
+
+def test_without_optional_channels_no_subsets_are_counted(dataset):
+    assert check_dataset(dataset).subsets == {}
+
+
+def test_the_grid_of_a_case_without_its_first_channel_is_that_of_the_next(dataset):
+    describe(dataset, optional=["CT", "PET"])
+    (dataset / "imagesTr/tumour_001_0000.nii.gz").unlink()
+    put(dataset / "labelsTr/tumour_001.nii.gz", mask(1), origin=(1.0, 0.0, 0.0))
+    problem = only_problem(dataset, "error")
+    assert problem.kind == "grids_differ"
+    assert "PET has origin" in problem.message
+
+
+def test_a_case_without_any_channel_is_an_error(dataset):
+    describe(dataset, optional=["CT", "PET"])
+    for path in dataset.glob("imagesTr/tumour_001_*"):
+        path.unlink()
+    (problem,) = [one for one in check_dataset(dataset).errors if one.kind == "pairing"]
+    assert problem.case == "tumour_001"
+
+
+def test_a_splits_file_that_leaks_a_patient_is_found(dataset, tmp_path_factory):
+    describe(dataset, patient_pattern="tumour_{patient}")
+    splits = tmp_path_factory.mktemp("preprocessed") / "splits_final.json"
+    names = [f"tumour_00{number}" for number in range(1, 6)]
+    folds = [{"train": [name for name in names if name != left], "val": [left]} for left in names]
+    splits.write_text(json.dumps(folds))
+    assert check_dataset(dataset, splits=splits).problems == []
+    describe(dataset, patient_pattern="{patient}_*")  # all of one patient
+    kinds = {problem.kind for problem in check_dataset(dataset, splits=splits).errors}
+    assert kinds == {"splits_leak_patient"}
+
+
+def test_splits_that_are_not_there_are_nothing_wrong(dataset):
+    assert check_dataset(dataset, splits=dataset / "splits_final.json").problems == []
+
+
+def test_a_pattern_of_patients_that_does_not_fit_is_an_error(dataset):
+    describe(dataset, patient_pattern="P{patient}")
+    assert only_problem(dataset, "error").kind == "patients"
 
 
 def test_errors_are_raised_together_and_written_as_json(dataset):

@@ -13,6 +13,54 @@ Severity = Literal["error", "warning"]
 """``error`` if training would fail or learn nonsense, else ``warning``."""
 
 
+Kind = Literal[
+    "description",
+    "patients",
+    "pairing",
+    "num_training",
+    "few_cases",
+    "unreadable",
+    "refused_by_itk",
+    "not_orthonormal",
+    "forms_disagree",
+    "no_place",
+    "grids_differ",
+    "grids_nearly_equal",
+    "spacing_outlier",
+    "extent_outlier",
+    "orientation_differs",
+    "label_not_integer",
+    "label_inexact",
+    "label_as_float",
+    "label_unknown_value",
+    "label_empty",
+    "label_speck",
+    "label_value_never_seen",
+    "not_finite",
+    "constant",
+    "channel_copied",
+    "ct_rescaled",
+    "ct_without_intercept",
+    "ct_without_air",
+    "ct_out_of_range",
+    "pet_looks_like_ct",
+    "pet_negative",
+    "pet_not_suv",
+    "pet_rescaled",
+    "duplicate_images",
+    "duplicate_labels",
+    "train_test_duplicate",
+    "splits_unreadable",
+    "splits_unknown_case",
+    "splits_empty",
+    "splits_case_twice",
+    "splits_leak_patient",
+    "splits_leak_duplicate",
+    "splits_forget_case",
+]
+"""What is wrong, in one word for programs; docs/checking.md explains each."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Problem:
     """One thing that is wrong.
@@ -21,7 +69,7 @@ class Problem:
         case: The case it is wrong with; None if with the dataset as a whole.
         severity: ``error`` if training would fail or learn nonsense, else ``warning``.
         message: Where, what was found, what was expected, what to do.
-        kind: What is wrong in one word for programs, from the table in docs/checking.md.
+        kind: What is wrong, in one word for programs.
         part: The channel's name or ``label``; None if the case as a whole.
         numbers: What was measured, as JSON values by name; units are in the names.
     """
@@ -29,7 +77,7 @@ class Problem:
     case: str | None
     severity: Severity
     message: str
-    kind: str = "pairing"
+    kind: Kind = "pairing"
     part: str | None = None
     numbers: Mapping[str, Any] = field(default_factory=dict, hash=False)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from veloxseg.datasets.checking.case import CheckedCase
 from veloxseg.datasets.description import DatasetDescription
-from veloxseg.datasets.problems import Problem
+from veloxseg.datasets.problems import Kind, Problem
 from veloxseg.volumes.orientation import turn_to_ras
 from veloxseg.volumes.volume import Grid
 
@@ -80,7 +80,7 @@ def _outliers(
     placed: Sequence[tuple[CheckedCase, Grid]],
     measure: Callable[[Grid], list[float]],
     *,
-    kind: str,
+    kind: Kind,
     factor: float,
     what: str,
     advice: str,

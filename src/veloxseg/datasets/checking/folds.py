@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from veloxseg.datasets.problems import Problem, Severity
+from veloxseg.datasets.problems import Kind, Problem, Severity
 
 _SHOWN = 5
 
@@ -170,7 +170,7 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _problem(
-    path: Path, kind: str, text: str, *, severity: Severity = "error", **numbers: Any
+    path: Path, kind: Kind, text: str, *, severity: Severity = "error", **numbers: Any
 ) -> Problem:
     return Problem(
         case=None, severity=severity, message=f"{path}: {text}", kind=kind, numbers=numbers

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from veloxseg.datasets.problems import Problem, Severity
+from veloxseg.datasets.problems import Kind, Problem, Severity
 from veloxseg.volumes.volume import Volume
 
 LOWEST_HU = -4000.0
@@ -66,6 +66,7 @@ def check_intensities(case: str, channel: str, volume: Volume) -> Iterator[Probl
 
 
 def _check_ct(case: str, channel: str, lowest: float, highest: float) -> Iterator[Problem]:
+    kind: Kind
     found = f"{channel} has values from {lowest:g} to {highest:g}"
     if highest - lowest < SMALLEST_HU_RANGE:
         kind = "ct_rescaled"
@@ -97,6 +98,7 @@ def _check_ct(case: str, channel: str, lowest: float, highest: float) -> Iterato
 
 
 def _check_pet(case: str, channel: str, lowest: float, highest: float) -> Iterator[Problem]:
+    kind: Kind
     found = f"{channel} has values from {lowest:g} to {highest:g}"
     if lowest < AIR_OR_FAT_HU:
         kind = "pet_looks_like_ct"
@@ -134,7 +136,7 @@ def _word(channel: str) -> str:
 def _problem(
     case: str,
     channel: str,
-    kind: str,
+    kind: Kind,
     text: str,
     *,
     severity: Severity = "warning",

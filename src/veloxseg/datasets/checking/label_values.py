@@ -8,7 +8,7 @@ import numpy as np
 from veloxseg.datasets.cases import Case
 from veloxseg.datasets.description import DatasetDescription
 from veloxseg.datasets.labels import integer_labels
-from veloxseg.datasets.problems import Problem, Severity
+from veloxseg.datasets.problems import Kind, Problem, Severity
 from veloxseg.errors import DatasetError
 from veloxseg.volumes.volume import Volume
 
@@ -133,7 +133,7 @@ def _check_specks(case: Case, counts: Counter[int]) -> Iterator[Problem]:
 
 
 def _problem(
-    case: Case, kind: str, message: str, *, severity: Severity = "warning", **numbers: object
+    case: Case, kind: Kind, message: str, *, severity: Severity = "warning", **numbers: object
 ) -> Problem:
     return Problem(
         case=case.name,

@@ -9,18 +9,18 @@ from veloxseg.datasets.cases import Part
 from veloxseg.datasets.check import CheckReport
 from veloxseg.datasets.checking.case import LABEL, CheckedCase
 from veloxseg.datasets.description import DatasetDescription
-from veloxseg.datasets.problems import Problem
+from veloxseg.datasets.problems import Kind, Problem
 
-MENDED_BY_HEADER = {"not_orthonormal", "refused_by_itk", "forms_disagree"}
+MENDED_BY_HEADER: set[Kind] = {"not_orthonormal", "refused_by_itk", "forms_disagree"}
 """Kinds of problems that go away when the grid our reader sees is written as the header."""
 
-MENDED_BY_REFERENCE = "grids_nearly_equal"
+MENDED_BY_REFERENCE: Kind = "grids_nearly_equal"
 """The kind that goes away when the grid of the case's first channel is."""
 
-MENDED_BY_RECASTING = {"label_inexact", "label_as_float"}
+MENDED_BY_RECASTING: set[Kind] = {"label_inexact", "label_as_float"}
 """Kinds that go away when a label is written as integers."""
 
-_MENDABLE = MENDED_BY_HEADER | MENDED_BY_RECASTING | {MENDED_BY_REFERENCE}
+_MENDABLE: set[Kind] = MENDED_BY_HEADER | MENDED_BY_RECASTING | {MENDED_BY_REFERENCE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class FileToWrite:
     source: Path
     is_image: bool
     reference: Path | None
-    mends: tuple[str, ...]
+    mends: tuple[Kind, ...]
     done: tuple[str, ...]
 
 
@@ -155,7 +155,7 @@ def _choose_file(
     )
 
 
-def _in_words(kind: str, numbers: Mapping[str, object], reference_channel: str) -> str:
+def _in_words(kind: Kind, numbers: Mapping[str, object], reference_channel: str) -> str:
     if kind == "not_orthonormal":
         return (
             "axes made perpendicular by the nearest rotation, from which they departed by "
