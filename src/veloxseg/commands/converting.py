@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from veloxseg.commands.converting_dicom import convert_dicom_command
-from veloxseg.commands.naming import channel_patterns, label_names
+from veloxseg.commands.naming import channel_patterns, label_names, spacing_zyx
 from veloxseg.commands.reporting import NumWorkers, Root, case_bar, reported, results_console
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.installation import INSTALL_IMAGES, require_packages
@@ -17,6 +17,7 @@ convert_app = typer.Typer(
 
 convert_app.command("dicom")(convert_dicom_command)
 
+_Release = Annotated[Path, typer.Argument(help="The release's folder.")]
 _NewDataset = Annotated[str, typer.Argument(help="Name with a free number: Dataset100_Tumour.")]
 
 
@@ -90,6 +91,91 @@ def convert_msd_command(
             source,
             dataset,
             workspace=Workspace.resolve(root),
+            num_workers=num_workers,
+            progress=progress,
+        )
+    results_console().print(f"Written: {folder}")
+
+
+@convert_app.command("brats")
+@reported()
+def convert_brats_command(
+    source: _Release,
+    dataset: _NewDataset,
+    num_workers: NumWorkers = 1,
+    root: Root = None,
+) -> None:
+    """Convert a BraTS release of 2013 to 2023 to whole tumour, core and enhancing tumour."""
+    require_packages("SimpleITK", install=INSTALL_IMAGES)
+    from veloxseg.datasets.converters.brats import convert_brats
+
+    with case_bar("Converting") as progress:
+        folder = convert_brats(
+            source,
+            dataset,
+            workspace=Workspace.resolve(root),
+            num_workers=num_workers,
+            progress=progress,
+        )
+    results_console().print(f"Written: {folder}")
+
+
+@convert_app.command("hecktor")
+@reported()
+def convert_hecktor_command(
+    source: _Release,
+    dataset: _NewDataset,
+    spacing: Annotated[
+        str,
+        typer.Option(
+            help="In mm: one number, or three as Z,Y,X along the CT's array axes; keep for the "
+            "CT's own."
+        ),
+    ] = "1",
+    num_workers: NumWorkers = 1,
+    root: Root = None,
+) -> None:
+    """Convert head and neck PET/CT of HECKTOR: PET on the CT's grid, where both have voxels."""
+    require_packages("SimpleITK", install=INSTALL_IMAGES)
+    from veloxseg.datasets.converters.hecktor import convert_hecktor
+
+    with case_bar("Converting") as progress:
+        folder = convert_hecktor(
+            source,
+            dataset,
+            workspace=Workspace.resolve(root),
+            spacing_zyx=spacing_zyx(spacing),
+            num_workers=num_workers,
+            progress=progress,
+        )
+    results_console().print(f"Written: {folder}")
+
+
+@convert_app.command("autopet")
+@reported()
+def convert_autopet_command(
+    source: _Release,
+    dataset: _NewDataset,
+    order: Annotated[
+        str | None,
+        typer.Option(
+            help="CT,PET or PET,CT: what 0000 and 0001 are at the source. Else its dataset.json or "
+            "the voxels tell; they must never contradict it."
+        ),
+    ] = None,
+    num_workers: NumWorkers = 1,
+    root: Root = None,
+) -> None:
+    """Convert whole-body PET/CT of autoPET: the tree of studies, or nnU-Net's naming."""
+    require_packages("SimpleITK", install=INSTALL_IMAGES)
+    from veloxseg.datasets.converters.autopet import convert_autopet
+
+    with case_bar("Converting") as progress:
+        folder = convert_autopet(
+            source,
+            dataset,
+            workspace=Workspace.resolve(root),
+            order=None if order is None else [word.strip() for word in order.split(",")],
             num_workers=num_workers,
             progress=progress,
         )

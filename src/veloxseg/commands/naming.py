@@ -1,4 +1,6 @@
-"""What a user names on the command line as NAME=VALUE: channels and labels."""
+"""What a user writes on the command line as one word: channels, labels, spacings."""
+
+from math import inf
 
 from veloxseg.errors import DatasetError
 
@@ -37,3 +39,24 @@ def label_names(texts: list[str]) -> dict[str, int]:
             )
         names[name] = int(value)
     return names
+
+
+def spacing_zyx(text: str) -> tuple[float, float, float] | None:
+    """A spacing in mm of one number for all axes or three, ``Z,Y,X``; None for ``keep``.
+
+    Raises:
+        DatasetError: the text has another form, or a number is not positive.
+    """
+    if text == "keep":
+        return None
+    try:
+        numbers = [float(word) for word in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 3) or not all(0 < number < inf for number in numbers):
+        raise DatasetError(
+            f"--spacing {text}: expected millimetres, one number or three as Z,Y,X, such as "
+            "--spacing 1 or --spacing 3,1,1, or --spacing keep."
+        )
+    z, y, x = numbers * (3 // len(numbers))
+    return z, y, x

@@ -8,6 +8,7 @@ import SimpleITK
 from veloxseg.datasets.check import check_dataset
 from veloxseg.datasets.converters import case_writing
 from veloxseg.datasets.converters.folder import convert_folder
+from veloxseg.datasets.converters.manifest import read_records
 from veloxseg.datasets.description import read_description
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import DatasetError, GeometryError, ImageReadError
@@ -17,6 +18,7 @@ from veloxseg.volumes.volume import Grid, Volume, same_grid
 CT_GRID = Grid(size_zyx=(8, 10, 12), spacing_zyx=(3.0, 1.0, 1.0), origin_xyz=(-5.0, 7.0, 40.0))
 PET_GRID = Grid(size_zyx=(8, 5, 4), spacing_zyx=(3.0, 2.0, 2.0), origin_xyz=(-4.0, 8.0, 40.0))
 CHANNELS = {"CT": "{case}/CT_image.nii.gz", "PET": "{case}/PET_image.nii.gz"}
+ON_ONE_GRID = {"CT": "{case}/CT_image.nii.gz", "PET": "{case}/CT_image.nii.gz"}
 LABEL = "{case}/CT_mask.nii.gz"
 
 
@@ -376,6 +378,45 @@ def test_a_finished_conversion_opens_no_image_again(source, workspace):
     for path in source.rglob("*.nii.gz"):
         path.write_text("gone")
     assert convert(source, workspace) == folder
+
+
+def test_a_case_may_lack_the_file_of_an_optional_channel(source, workspace):
+    (source / "p2/PET_image.nii.gz").unlink()
+    folder = convert(source, workspace, optional=["PET"], num_workers=2)
+    assert read_description(folder).optional == ("PET",)
+    assert check_dataset(folder).errors == []
+    assert not (folder / "imagesTr/p2_0001.nii.gz").exists()
+    assert read_grid(folder / "imagesTr/p2_0000.nii.gz") == CT_GRID
+    settings = json.loads((folder / "conversion_Tr.json").read_text())
+    assert settings["optional"] == ["PET"]
+
+
+@pytest.mark.parametrize("optional", [["MR"], ["CT"]])
+def test_an_optional_channel_is_one_of_them_and_not_the_reference(source, workspace, optional):
+    with pytest.raises(DatasetError, match="optional"):
+        convert(source, workspace, optional=optional)
+
+
+def test_a_case_without_any_file_of_a_channel_is_refused(source, workspace):
+    for name in ("PET_image", "CT_image"):
+        (source / f"p2/{name}.nii.gz").unlink()
+    with pytest.raises(DatasetError, match="Case p2: has no channel"):
+        convert(source, workspace, optional=["PET", "CT"], reference=None, channels=ON_ONE_GRID)
+
+
+def test_the_patient_of_a_case_is_recorded_where_the_patterns_name_one(source, workspace):
+    for case in ("p1", "p2", "p10"):
+        (source / case).rename(source / f"{case[:2]}-{case}")
+    patterns = {name: text.replace("{case}", "{patient}-{case}") for name, text in CHANNELS.items()}
+    label = LABEL.replace("{case}", "{patient}-{case}")
+    folder = convert(source, workspace, channels=patterns, label=label)
+    records = read_records(folder)
+    assert {name: record.patient for name, record in records.items()} == {
+        "p1_p1": "p1",
+        "p1_p10": "p1",
+        "p2_p2": "p2",
+    }
+    assert records["p2_p2"].sources["CT"] == "p2-p2/CT_image.nii.gz"
 
 
 def test_sarcomas_of_pet_and_ct_end_on_the_grid_of_ct(shared, tmp_path, workspace):

@@ -4,12 +4,15 @@ import nibabel
 import numpy as np
 import pytest
 
+from phantom_trees import contents
 from veloxseg.datasets.check import check_dataset
+from veloxseg.datasets.converters.manifest import read_records
 from veloxseg.datasets.converters.msd import convert_msd
 from veloxseg.datasets.description import read_description
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import DatasetError, GeometryError, ImageReadError
 from veloxseg.volumes.reading import read_volume
+from veloxseg.volumes.volume import same_grid
 
 AFFINE = np.diag([-1.0, 2.0, 3.0, 1.0])
 SIZE_XYZ = (6, 5, 4)
@@ -178,3 +181,55 @@ def test_a_conversion_resumes_where_it_stopped(task, workspace):
     convert_msd(task, workspace=workspace)
     assert (folder / "imagesTr/brain_1_0000.nii.gz").stat().st_mtime_ns == before
     assert check_dataset(folder).errors == []
+
+
+def test_a_label_value_that_dataset_json_does_not_name_is_an_error(task, workspace):
+    make_task(task)
+    save(task / "labelsTr/brain_2.nii.gz", mask() * 2)
+    with pytest.raises(DatasetError, match=r"Case brain_2: the label has values \[4\]"):
+        convert_msd(task, workspace=workspace)
+
+
+def test_the_record_of_a_case_names_its_one_file_for_every_channel(task, workspace):
+    make_task(task, 2, modality=("FLAIR", "T1w"))
+    folder = convert_msd(task, workspace=workspace, num_workers=2)
+    record = read_records(folder)["brain_1"]
+    assert record.sources == {
+        "FLAIR": "imagesTr/brain_1.nii.gz",
+        "T1w": "imagesTr/brain_1.nii.gz",
+        "label": "labelsTr/brain_1.nii.gz",
+    }
+    assert record.patient is None
+    assert list(read_records(folder, part="Ts")) == ["brain_3"]
+
+
+def test_a_second_run_changes_nothing(task, workspace):
+    make_task(task)
+    folder = convert_msd(task, workspace=workspace)
+    before = contents(folder)
+    convert_msd(task, workspace=workspace)
+    assert contents(folder) == before
+
+
+def test_hippocampi_of_the_decathlon_in_its_form_are_those_of_nnunet(shared, task, workspace):
+    """The shared data are in nnU-Net's form already; a few are put back into the Decathlon's."""
+    source = shared / "data/hippocampus/Dataset004_Hippocampus"
+    names = sorted(path.name for path in (source / "labelsTr").iterdir())[:3]
+    for name in names:
+        for part, file in (("imagesTr", name.replace(".nii", "_0000.nii")), ("labelsTr", name)):
+            (task / part).mkdir(parents=True, exist_ok=True)
+            (task / part / name).symlink_to(source / part / file)
+    training = [{"image": f"./imagesTr/{n}", "label": f"./labelsTr/{n}"} for n in names]
+    content = {
+        "modality": {"0": "MRI"},
+        "labels": {"0": "background", "1": "Anterior", "2": "Posterior"},
+        "training": training,
+    }
+    (task / "dataset.json").write_text(json.dumps(content))
+    folder = convert_msd(task, workspace=workspace)
+    assert check_dataset(folder).errors == []
+    for name in names:
+        for file in (f"labelsTr/{name}", f"imagesTr/{name.replace('.nii', '_0000.nii')}"):
+            ours, theirs = read_volume(folder / file), read_volume(source / file)
+            np.testing.assert_array_equal(ours.data, theirs.data)
+            assert same_grid(ours, theirs)
