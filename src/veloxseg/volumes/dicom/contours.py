@@ -26,8 +26,9 @@ def rasterise(
     """Find the voxels within closed planar contours that are parallel to the slices of a grid.
 
     Each slice takes the contours of the plane nearest to it, if that is no farther than half of the
-    larger of the slices' and the planes' usual distance. So finer planes are thinned, coarser ones
-    fill the slices between them, and where a contour was left out, nothing is.
+    larger of the slices' and the planes' usual distance; a plane midway between two slices belongs
+    to the higher one. So finer planes are thinned, coarser ones fill the slices between them, and
+    where a contour was left out, nothing is.
 
     Args:
         contours: (N, 3) LPS positions in mm of each contour's corners.
@@ -49,8 +50,10 @@ def rasterise(
     steps = np.diff(planes)
     reach = 0.5 * max(1.0, float(np.median(steps)) if steps.size else 1.0)
     for z in range(grid.size_zyx[0]):
-        nearest = planes[np.abs(planes - z).argmin()]
-        if abs(nearest - z) <= reach + _SAME_PLANE_VOXELS:
+        above = z - planes
+        near = planes[(above > _SAME_PLANE_VOXELS - reach) & (above <= reach + _SAME_PLANE_VOXELS)]
+        if near.size:
+            nearest = near[np.abs(near - z).argmin()]
             here = np.flatnonzero(np.abs(depths - nearest) <= _SAME_PLANE_VOXELS)
             inside[z] = _fill([flat[index][:, :2] for index in here], grid.size_zyx[1:])
     return inside
