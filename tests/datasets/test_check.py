@@ -9,7 +9,9 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from small_datasets import SHAPE, ct, describe, mask, pet, put, shear, sound_dataset
 from veloxseg.datasets.check import check_dataset
+from veloxseg.datasets.converters.folder import convert_folder
 from veloxseg.datasets.problems import Kind
+from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import DatasetError
 from veloxseg.volumes.reading import read_volume
 
@@ -296,3 +298,22 @@ def test_the_hippocampus_dataset_has_one_label_stored_as_floats_and_no_other_pro
     assert [(problem.kind, problem.case) for problem in report.problems] == [
         ("label_as_float", "hippocampus_003")
     ]
+
+
+def test_real_pet_ct_and_mr_on_one_grid_have_no_problem(shared, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for case in sorted((shared / "data/sts").iterdir())[:6]:
+        (source / case.name).symlink_to(case)
+    folder = convert_folder(
+        source,
+        "Dataset100_Sarcoma",
+        workspace=Workspace.resolve(tmp_path),
+        channels={name: f"{{case}}/{name}_image.nii.gz" for name in ("CT", "PET", "MR_T1")},
+        label="{case}/PET_mask.nii.gz",
+        reference="PET",
+        label_names={"tumour": 1},
+    )
+    report = check_dataset(folder)
+    assert report.num_cases == 6
+    assert report.problems == []

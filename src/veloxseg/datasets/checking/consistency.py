@@ -123,8 +123,8 @@ def _odd_orientations(placed: Sequence[tuple[CheckedCase, Grid]]) -> Iterator[Pr
             yield Problem(
                 case=None,
                 severity="warning",
-                message=f"{_list(names)}: the axes run to {letters} (x, y, z), in the other "
-                f"{counts[usual]} cases to {usual}. Expected one orientation: nnU-Net reads voxels "
+                message=f"{_list(names)}: the axes run to {letters} (x, y, z), in "
+                f"{counts[usual]} others to {usual}. Expected one orientation: nnU-Net reads voxels "
                 "as they are stored, so that these are flipped or turned to it. Set "
                 '"overwrite_image_reader_writer": "NibabelIOWithReorient" in dataset.json, or '
                 "look whether their headers are right.",
