@@ -272,6 +272,21 @@ def test_a_splits_file_that_leaks_a_patient_is_found(dataset, tmp_path_factory):
     assert kinds == {"splits_leak_patient"}
 
 
+def test_a_patient_of_training_and_test_cases_is_a_warning(dataset):
+    describe(dataset, patient_pattern="{patient}_*")
+    put_case(dataset, "tumour_009", 9, part="Ts")
+    problem = only_problem(dataset, "warning")
+    assert problem.kind == "train_test_patient"
+    assert problem.numbers["patient"] == "tumour"
+    assert problem.numbers["test"] == ["tumour_009"]
+    assert len(problem.numbers["training"]) == 5
+
+
+def test_training_and_test_cases_may_both_be_numbered_from_one(dataset):
+    put_case(dataset, "tumour_001", 9, part="Ts")
+    assert check_dataset(dataset).problems == []
+
+
 def test_splits_that_are_not_there_are_nothing_wrong(dataset):
     assert check_dataset(dataset, splits=dataset / "splits_final.json").problems == []
 

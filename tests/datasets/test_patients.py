@@ -91,3 +91,11 @@ def test_a_broken_record_of_the_conversion_is_an_error(folder):
     (folder / "conversion_Tr/a_1.json").write_text("{")
     with pytest.raises(DatasetError, match=r"a_1\.json: no record"):
         patients_of_cases(folder, ["a_1"])
+
+
+def test_training_and_test_cases_of_one_name_may_be_of_two_patients(folder):
+    record(folder, {"1": "Anna"}, part="Tr")
+    record(folder, {"1": "Bert"}, part="Ts")
+    assert patients_of_cases(folder, ["1"], part="Tr") == {"1": "Anna"}
+    assert patients_of_cases(folder, ["1"], part="Ts") == {"1": "Bert"}
+    assert patients_of_cases(folder, ["1"]) == {"1": "Anna"}

@@ -10,7 +10,7 @@ from veloxseg.datasets.cases import Case, Part, pair_files
 from veloxseg.datasets.checking.case import CheckedCase, check_case
 from veloxseg.datasets.checking.consistency import check_consistency
 from veloxseg.datasets.checking.duplicates import check_duplicates, same_images
-from veloxseg.datasets.checking.folds import check_splits
+from veloxseg.datasets.checking.folds import check_splits, check_test_cases
 from veloxseg.datasets.checking.label_values import unseen_values
 from veloxseg.datasets.checking.workers import results_of
 from veloxseg.datasets.description import DatasetDescription, read_description
@@ -128,7 +128,7 @@ def check_dataset(
     problems += [problem for one in checked for problem in one.problems]
     problems += check_consistency(checked, description)
     problems += check_duplicates(checked)
-    problems += _check_splits(folder, splits, [one for one in checked if one.part == "Tr"])
+    problems += _check_patients(folder, splits, checked)
     if cases and not any(problem.severity == "error" for problem in problems):
         seen = {value for one in checked for value in one.label_values}
         problems += unseen_values(seen, description)
@@ -171,17 +171,21 @@ def _check_folds(cases: Sequence[Case]) -> Iterator[Problem]:
         )
 
 
-def _check_splits(
+def _check_patients(
     folder: Path, splits: Path | None, checked: Sequence[CheckedCase]
 ) -> Iterator[Problem]:
-    names = [one.case.name for one in checked]
+    training = [one for one in checked if one.part == "Tr"]
+    names = [one.case.name for one in training]
+    test_names = [one.case.name for one in checked if one.part == "Ts"]
     try:
-        patients = patients_of_cases(folder, names)
+        patients = patients_of_cases(folder, names, part="Tr")
+        test_patients = patients_of_cases(folder, test_names, part="Ts")
     except VeloxSegError as error:
         yield Problem(case=None, severity="error", message=str(error), kind="patients")
         return
+    yield from check_test_cases(patients, test_patients)
     if splits is not None and splits.is_file():
-        groups = [[names[index] for index in holders] for _, holders in same_images(checked)]
+        groups = [[names[index] for index in holders] for _, holders in same_images(training)]
         yield from check_splits(splits, patients, same_images=groups)
 
 

@@ -21,7 +21,9 @@ each as short as may be."""
 _PATIENT = "{patient}"
 
 
-def patients_of_cases(folder: Path, cases: Iterable[str]) -> dict[str, str]:
+def patients_of_cases(
+    folder: Path, cases: Iterable[str], *, part: Part | None = None
+) -> dict[str, str]:
     """Find the patient of every case.
 
     Taken from the record of the case's conversion; where it names none, from ``patient_pattern`` in
@@ -30,6 +32,7 @@ def patients_of_cases(folder: Path, cases: Iterable[str]) -> dict[str, str]:
     Args:
         folder: The dataset's folder in ``nnUNet_raw``, with its dataset.json.
         cases: Names of training or test cases.
+        part: Which of them they are, where both kinds may have the same names; None: either.
 
     Returns:
         Case -> patient, in the order of ``cases``.
@@ -44,7 +47,7 @@ def patients_of_cases(folder: Path, cases: Iterable[str]) -> dict[str, str]:
     expression = None if pattern is None else _expression(pattern, where=where)
     patients = {}
     for case in cases:
-        recorded = _recorded_patient(folder, case)
+        recorded = _recorded_patient(folder, case, part)
         if recorded is not None:
             patients[case] = recorded
         elif expression is None:
@@ -60,10 +63,10 @@ def patients_of_cases(folder: Path, cases: Iterable[str]) -> dict[str, str]:
     return patients
 
 
-def _recorded_patient(folder: Path, case: str) -> str | None:
-    parts: tuple[Part, ...] = ("Tr", "Ts")
-    for part in parts:
-        path = record_path(folder, case, part=part)
+def _recorded_patient(folder: Path, case: str, part: Part | None) -> str | None:
+    parts: tuple[Part, ...] = ("Tr", "Ts") if part is None else (part,)
+    for one in parts:
+        path = record_path(folder, case, part=one)
         if path.is_file():
             patient = read_record(path).patient
             if patient is not None:

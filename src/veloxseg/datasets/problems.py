@@ -50,6 +50,7 @@ Kind = Literal[
     "duplicate_images",
     "duplicate_labels",
     "train_test_duplicate",
+    "train_test_patient",
     "splits_unreadable",
     "splits_unknown_case",
     "splits_empty",

@@ -1,4 +1,4 @@
-"""Whether splits_final.json keeps what is trained on apart from what is judged on."""
+"""Whether what is trained on is kept apart from what is judged on, patient by patient."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,6 +67,29 @@ def check_splits(
             "Expected each case to be judged once. Add them, or make the splits again.",
             severity="warning",
             cases=forgotten,
+        )
+
+
+def check_test_cases(training: Mapping[str, str], test: Mapping[str, str]) -> Iterator[Problem]:
+    """Warn of patients who are among the training and the test cases.
+
+    Args:
+        training: Training case -> patient.
+        test: Test case -> patient. One that is named as its case is, is not known to be a patient:
+            training and test cases may both be numbered from 1.
+    """
+    known = {case: patient for case, patient in test.items() if patient != case}
+    for patient in sorted(set(known.values()) & set(training.values())):
+        trained = sorted(case for case, name in training.items() if name == patient)
+        judged = sorted(case for case, name in known.items() if name == patient)
+        yield Problem(
+            case=None,
+            severity="warning",
+            message=f"imagesTs: the patient {patient} of {_list(judged)} is in imagesTr too, as "
+            f"{_list(trained)}. Expected other patients: a network knows those it was trained on. "
+            "Move the cases of a patient to one side.",
+            kind="train_test_patient",
+            numbers={"patient": patient, "training": trained, "test": judged},
         )
 
 
