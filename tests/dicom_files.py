@@ -58,7 +58,7 @@ def header(kind: str, path: Path, **changes: Any) -> FileDataset:
         "StudyDate": "20240229",
         "StudyTime": "103000",
         "FrameOfReferenceUID": uid("frame"),
-        "Modality": kind.removeprefix("ENHANCED_"),
+        "Modality": kind.removeprefix("ENHANCED_") if kind in CLASSES else None,
         "SeriesInstanceUID": uid("series", kind),
         "SeriesDescription": kind,
         "SeriesDate": "20240229",

@@ -233,7 +233,7 @@ def test_different_images_at_one_position_are_an_error_that_says_how_they_differ
     first = write_series(tmp_path / "a", numbers(), EchoTime=10.0)
     second = write_series(tmp_path / "b", numbers(seed=1), EchoTime=80.0)
     with pytest.raises(
-        GeometryError, match=r"one position, but their voxels differ \(EchoTime 10.0 and 80.0\)"
+        GeometryError, match=r"one position, but their voxels differ \(echo_time 10.0 and 80.0\)"
     ):
         read([*first, *second])
 

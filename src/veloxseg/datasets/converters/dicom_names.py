@@ -49,7 +49,7 @@ class Naming:
             "study": _hash(study.uid, ""),
         }
         try:
-            name = self.pattern.format(**values)
+            name = self.pattern.format(**{field: _safe(value) for field, value in values.items()})
         except (AttributeError, KeyError, ValueError, IndexError) as error:
             raise DatasetError(
                 f"The case name '{self.pattern}' cannot be filled ({error}). Expected a text with "
@@ -85,6 +85,10 @@ def name_cases(studies: Sequence[DicomStudy], naming: Naming) -> dict[str, Dicom
             )
     cases: Mapping[str, DicomStudy] = dict(named.values())
     return dict(sorted(cases.items()))
+
+
+def _safe(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-_")
 
 
 def _hash(text: str, key: str) -> str:

@@ -50,8 +50,24 @@ _KEYWORDS = {
     "study": "StudyDescription",
     "number": "SeriesNumber",
     "uid": "SeriesInstanceUID",
+    "echo_time": "echo_time",
+    "b_value": "b_value",
+    "time_point": "time_point",
+    "frame_time": "frame_time",
+    "trigger_time": "trigger_time",
+    "acquisition": "acquisition",
 }
-_WHOLE = ("modality", "number", "uid")
+_SEARCHED = (
+    "description",
+    "protocol",
+    "sequence",
+    "image_type",
+    "body_part",
+    "contrast",
+    "kernel",
+    "manufacturer",
+    "study",
+)
 
 
 class SeriesRule(BaseModel):
@@ -70,6 +86,13 @@ class SeriesRule(BaseModel):
         study: Study Description (0008,1030).
         number: Series Number (0020,0011), the whole of it.
         uid: Series Instance UID (0020,000E), the whole of it.
+        echo_time: In a series of several echoes, the whole of Echo Time (0018,0081) in ms.
+        b_value: In a series of several weightings, the whole of Diffusion b-value (0018,9087).
+        time_point: In a series of several, Temporal Position Identifier (0020,0100).
+        frame_time: In a dynamic series, Frame Reference Time (0054,1300) in ms.
+        trigger_time: In a gated series, Trigger Time (0018,1060) in ms.
+        acquisition: In a series of several acquisitions of one place, Acquisition Number
+            (0020,0012).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -86,24 +109,27 @@ class SeriesRule(BaseModel):
     study: Pattern | None = None
     number: Pattern | None = None
     uid: Pattern | None = None
+    echo_time: Pattern | None = None
+    b_value: Pattern | None = None
+    time_point: Pattern | None = None
+    frame_time: Pattern | None = None
+    trigger_time: Pattern | None = None
+    acquisition: Pattern | None = None
 
     def matches(self, tags: Mapping[str, str]) -> bool:
         """Whether every pattern is found in its attribute.
 
         Args:
-            tags: ``veloxseg.volumes.dicom.index.SERIES_TAGS`` of a series as text.
+            tags: ``tags`` of a :class:`veloxseg.volumes.dicom.index.DicomSeries`.
         """
         for name, keyword in _KEYWORDS.items():
             pattern = getattr(self, name)
-            find = re.fullmatch if name in _WHOLE else re.search
-            if pattern is not None and not find(pattern, tags[keyword], re.IGNORECASE):
+            # What tells repetitions apart goes before what the series' first image says.
+            text = tags.get(name) or tags.get(keyword, "")
+            find = re.search if name in _SEARCHED else re.fullmatch
+            if pattern is not None and not find(pattern, text, re.IGNORECASE):
                 return False
         return True
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is no pattern, so that every series matches."""
-        return all(getattr(self, name) is None for name in _KEYWORDS)
 
     def __str__(self) -> str:
         """The patterns in words."""

@@ -76,4 +76,22 @@ def _read(path: Path, **how: Any) -> Any:
                 f"{show_path(path)}: no readable DICOM file ({error}). "
                 "Expected a whole one. Copy or export it again."
             ) from error
+    _complete_meta(dataset)
     return dataset
+
+
+def _complete_meta(dataset: Any) -> None:
+    """Say how the values are encoded where the file does not: pydicom decodes pixels by it."""
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import (
+        ExplicitVRBigEndian,
+        ExplicitVRLittleEndian,
+        ImplicitVRLittleEndian,
+    )
+
+    if not hasattr(dataset, "file_meta"):
+        dataset.file_meta = FileMetaDataset()
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit

@@ -3,10 +3,13 @@
 Only headers are read; files are told by their content, whatever they are called.
 """
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,14 @@ import numpy as np
 
 from veloxseg.errors import ImageReadError
 from veloxseg.volumes.dicom.files import looks_like_dicom, read_header, show_path
-from veloxseg.volumes.dicom.slices import COSINE_TOLERANCE, PLACING_TAGS, DicomSlice, slices_of
+from veloxseg.volumes.dicom.repetitions import split_repetitions
+from veloxseg.volumes.dicom.slices import (
+    COSINE_TOLERANCE,
+    REPETITIONS,
+    SLICE_TAGS,
+    DicomSlice,
+    slices_of,
+)
 
 SERIES_TAGS = (
     "Modality",
@@ -54,7 +64,9 @@ class DicomSeries:
     Attributes:
         uid: Series Instance UID (0020,000E).
         frame_of_reference_uid: Frame of Reference UID (0020,0052), empty if absent.
-        tags: ``SERIES_TAGS`` as text, several values joined by a backslash; empty where absent.
+        tags: ``SERIES_TAGS`` as text, several values joined by a backslash; empty where absent. And
+            what tells repetitions apart in a series that has several, by
+            ``veloxseg.volumes.dicom.slices.REPETITIONS``' name of it.
         slices: Its images, of one size, spacing and orientation, in the order of their paths.
         siblings: In words, the other images of the series, which differ in one of these or in their
             frame of reference; empty if it is not mixed.
@@ -72,9 +84,12 @@ class DicomSeries:
     def __str__(self) -> str:
         """What to call the series in a message."""
         number = self.tags.get("SeriesNumber")
+        told_by = "".join(
+            f"{name} {self.tags[name]}, " for name in REPETITIONS if name in self.tags
+        )
         return (
             f"series '{self.tags.get('SeriesDescription') or 'without description'}' "
-            f"({self.tags.get('Modality') or 'no modality'}, {len(self.slices)} slices, "
+            f"({self.tags.get('Modality') or 'no modality'}, {len(self.slices)} slices, {told_by}"
             f"{f'number {number}, ' if number else ''}UID {self.uid})"
         )
 
@@ -182,21 +197,36 @@ def _read_entries(paths: Sequence[Path], num_workers: int) -> Iterable[_Entry]:
     if num_workers <= 1:
         yield from map(_read_entry, paths)
         return
-    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        num_workers, mp_context=get_context("spawn"), initializer=_begin_process
+    ) as pool:
         yield from pool.map(_read_entry, paths, chunksize=64)
+
+
+def _begin_process() -> None:
+    """Prepare a worker: it leaves Ctrl-C to its parent and does not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _read_entry(path: Path) -> _Entry:
     try:
         if not looks_like_dicom(path):
             return _Entry(path=path, reason="not DICOM")
-        header = read_header(path, tags=(*SERIES_TAGS, *_IDENTITY_TAGS, *PLACING_TAGS))
+        header = read_header(path, tags=(*SERIES_TAGS, *_IDENTITY_TAGS, *SLICE_TAGS))
     except (ImageReadError, OSError):
         return _Entry(path=path, reason="damaged")
     identity = {keyword: _text(header, keyword) for keyword in _IDENTITY_TAGS}
     tags = {keyword: _text(header, keyword) for keyword in SERIES_TAGS}
     sop_class = identity["SOPClassUID"]
-    media_class = header.file_meta.get("MediaStorageSOPClassUID", "") if header.file_meta else ""
+    media_class = header.file_meta.get("MediaStorageSOPClassUID", "")
     if _DICOMDIR in (sop_class, media_class):
         return _Entry(path=path, reason="DICOMDIR")
     if not (identity["StudyInstanceUID"] and tags["SeriesInstanceUID"]):
@@ -292,13 +322,14 @@ class _Study:
             DicomSeries(
                 uid=uid,
                 frame_of_reference_uid=kind.frame_of_reference_uid,
-                tags=self.tags[uid],
-                slices=tuple(kind.slices),
+                tags={**self.tags[uid], **({one.told_by: one.value} if one.told_by else {})},
+                slices=one.slices,
                 siblings=tuple(str(other) for other in kinds if other is not kind),
                 strays=tuple(str(other) for other in kinds if kind.has_stray(other)),
             )
             for uid, kinds in self.kinds.items()
             for kind in kinds
+            for one in split_repetitions(kind.slices)
         ]
         series.sort(key=lambda one: (_as_number(one.tags["SeriesNumber"]), one.uid))
         return DicomStudy(

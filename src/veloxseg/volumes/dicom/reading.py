@@ -20,7 +20,7 @@ from veloxseg.volumes.dicom.pet_header import (
 )
 from veloxseg.volumes.dicom.pixels import rescaled_planes
 from veloxseg.volumes.dicom.regularising import regularise
-from veloxseg.volumes.dicom.slices import PLACING_TAGS, DicomSlice, slices_of
+from veloxseg.volumes.dicom.slices import SLICE_TAGS, DicomSlice, slices_of
 from veloxseg.volumes.dicom.stacking import Stack, stack_slices
 from veloxseg.volumes.suv import PetHeader, suv_factor
 from veloxseg.volumes.volume import Volume
@@ -118,7 +118,7 @@ def _read_slices(files: Sequence[ImageFile]) -> tuple[list[DicomSlice], datetime
     slices: list[DicomSlice] = []
     moments = []
     for path, wanted in frames.items():
-        header = read_header(path, tags=(*PLACING_TAGS, *PET_TAGS))
+        header = read_header(path, tags=(*SLICE_TAGS, *PET_TAGS))
         slices += [one for one in slices_of(header, path) if one.frame in wanted]
         moments.append(acquired_at(header))
     return slices, earliest(moments)

@@ -17,7 +17,19 @@ COSINE_TOLERANCE = 1e-3
 Headers round them to three digits and more; a wrong tag is wrong by much more.
 """
 
-PLACING_TAGS = (
+REPETITIONS: dict[str, tuple[str, ...]] = {
+    "image_type": ("FrameType", "ImageType"),
+    "echo_time": ("EffectiveEchoTime", "EchoTime"),
+    "b_value": ("DiffusionBValue",),
+    "time_point": ("TemporalPositionIdentifier", "TemporalPositionIndex"),
+    "frame_time": ("FrameReferenceTime",),
+    "trigger_time": ("TriggerTime", "NominalCardiacTriggerDelayTime"),
+    "acquisition": ("AcquisitionNumber", "FrameAcquisitionNumber"),
+}
+"""What may differ between images at one position: our name for it, and DICOM's keywords."""
+
+SLICE_TAGS = (
+    *(keyword for keywords in REPETITIONS.values() for keyword in keywords),
     "Rows",
     "Columns",
     "NumberOfFrames",
@@ -28,7 +40,6 @@ PLACING_TAGS = (
     "PerFrameFunctionalGroupsSequence",
 )
 """Keywords of all attributes that :func:`slices_of` reads."""
-
 
 _MACROS = (
     "PlanePositionSequence",
@@ -41,6 +52,7 @@ _MACROS = (
     "PETFrameTypeSequence",
     "MREchoSequence",
     "MRDiffusionSequence",
+    "CardiacSynchronizationSequence",
     "SegmentIdentificationSequence",
 )
 
@@ -59,6 +71,7 @@ class DicomSlice:
             (Image Position (Patient), PS3.3 C.7.6.2.1.1).
         orientation: LPS direction cosines of a row and of a column
             (Image Orientation (Patient)): six numbers as the header has them.
+        differences: Value of each of ``REPETITIONS`` as text, empty where absent.
     """
 
     path: Path
@@ -67,6 +80,7 @@ class DicomSlice:
     spacing_yx: tuple[float, float]
     position_xyz: tuple[float, float, float]
     orientation: tuple[float, ...]
+    differences: tuple[str, ...] = ("",) * len(REPETITIONS)
 
     @property
     def where(self) -> str:
@@ -104,7 +118,7 @@ def slices_of(dataset: Any, path: Path) -> Iterator[DicomSlice]:
     """Read the planes that a file holds from its header: one, or one a frame.
 
     Args:
-        dataset: The pydicom dataset, read with ``PLACING_TAGS`` at least.
+        dataset: The pydicom dataset, read with ``SLICE_TAGS`` at least.
         path: Its file.
 
     Raises:
@@ -156,6 +170,7 @@ def _slice(path: Path, frame: int | None, dataset: Any, groups: Sequence[Any]) -
         spacing_yx=(spacing[0], spacing[1]),
         position_xyz=(position[0], position[1], position[2]),
         orientation=_numbers(where, groups, "ImageOrientationPatient", count=6),
+        differences=tuple(_text(groups, keywords) for keywords in REPETITIONS.values()),
     )
 
 
@@ -171,3 +186,17 @@ def _numbers(where: str, groups: Sequence[Any], keyword: str, *, count: int) -> 
             "in the patient. Leave the series out, or export it again from the original."
         )
     return numbers
+
+
+def _text(groups: Sequence[Any], keywords: Sequence[str]) -> str:
+    """The first attribute that is there; values of several parts joined by a backslash."""
+    for keyword in keywords:
+        try:
+            value = functional_value(groups, keyword)
+        except ValueError:  # no number, though it must be one
+            continue
+        if value is not None and not isinstance(value, str) and hasattr(value, "__iter__"):
+            return "\\".join(str(part) for part in value)
+        if value is not None:
+            return str(value)
+    return ""
