@@ -7,7 +7,7 @@ import pytest
 import SimpleITK
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from small_datasets import SHAPE, ct, describe, mask, pet, put, shear, sound_dataset
+from small_datasets import SHAPE, ct, describe, mask, pet, put, put_case, shear, sound_dataset
 from veloxseg.datasets.check import check_dataset
 from veloxseg.datasets.converters.folder import convert_folder
 from veloxseg.datasets.problems import Kind

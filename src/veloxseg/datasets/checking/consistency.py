@@ -124,8 +124,8 @@ def _odd_orientations(placed: Sequence[tuple[CheckedCase, Grid]]) -> Iterator[Pr
                 case=None,
                 severity="warning",
                 message=f"{_list(names)}: the axes run to {letters} (x, y, z), in "
-                f"{counts[usual]} others to {usual}. Expected one orientation: nnU-Net reads voxels "
-                "as they are stored, so that these are flipped or turned to it. Set "
+                f"{counts[usual]} others to {usual}. Expected one orientation: nnU-Net reads "
+                "voxels as they are stored, so that these are flipped or turned to it. Set "
                 '"overwrite_image_reader_writer": "NibabelIOWithReorient" in dataset.json, or '
                 "look whether their headers are right.",
                 kind="orientation_differs",
