@@ -17,6 +17,16 @@ convert_app = typer.Typer(
 
 convert_app.command("dicom")(convert_dicom_command)
 
+_Register = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="NAME of a channel to register to the reference (brats: T1c, hecktor: CT, autopet: "
+        "PET); repeat for several. The label stays with the reference."
+    ),
+]
+_Affine = Annotated[
+    bool, typer.Option("--affine", help="Registration allows for scaling and shear, too.")
+]
 _Release = Annotated[Path, typer.Argument(help="The release's folder.")]
 _NewDataset = Annotated[str, typer.Argument(help="Name with a free number: Dataset100_Tumour.")]
 
@@ -49,6 +59,8 @@ def convert_folder_command(
         list[str] | None,
         typer.Option(help="NAME of a channel whose file a case may lack; repeat for several."),
     ] = None,
+    register: _Register = None,
+    affine: _Affine = False,
     num_workers: NumWorkers = 1,
     root: Root = None,
 ) -> None:
@@ -66,6 +78,8 @@ def convert_folder_command(
             reference=reference,
             label_names=label_names(labels) if labels else None,
             optional=optional or (),
+            register=register or (),
+            affine=affine,
             num_workers=num_workers,
             progress=progress,
         )
@@ -102,6 +116,8 @@ def convert_msd_command(
 def convert_brats_command(
     source: _Release,
     dataset: _NewDataset,
+    register: _Register = None,
+    affine: _Affine = False,
     num_workers: NumWorkers = 1,
     root: Root = None,
 ) -> None:
@@ -114,6 +130,8 @@ def convert_brats_command(
             source,
             dataset,
             workspace=Workspace.resolve(root),
+            register=register or (),
+            affine=affine,
             num_workers=num_workers,
             progress=progress,
         )
@@ -132,6 +150,8 @@ def convert_hecktor_command(
             "CT's own."
         ),
     ] = "1",
+    register: _Register = None,
+    affine: _Affine = False,
     num_workers: NumWorkers = 1,
     root: Root = None,
 ) -> None:
@@ -145,6 +165,8 @@ def convert_hecktor_command(
             dataset,
             workspace=Workspace.resolve(root),
             spacing_zyx=spacing_zyx(spacing),
+            register=register or (),
+            affine=affine,
             num_workers=num_workers,
             progress=progress,
         )
@@ -163,6 +185,8 @@ def convert_autopet_command(
             "the voxels tell; they must never contradict it."
         ),
     ] = None,
+    register: _Register = None,
+    affine: _Affine = False,
     num_workers: NumWorkers = 1,
     root: Root = None,
 ) -> None:
@@ -176,6 +200,8 @@ def convert_autopet_command(
             dataset,
             workspace=Workspace.resolve(root),
             order=None if order is None else [word.strip() for word in order.split(",")],
+            register=register or (),
+            affine=affine,
             num_workers=num_workers,
             progress=progress,
         )

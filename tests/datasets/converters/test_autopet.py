@@ -210,13 +210,13 @@ def test_a_name_without_a_letter_of_ascii_is_refused(tmp_path, workspace):
 
 def test_a_label_on_another_grid_is_refused(tree, workspace):
     write_volume(tree / STUDIES[2] / "SEG.nii.gz", scan().lesions)
-    with pytest.raises(GeometryError, match=r"Case PETCT_01140d52d8.*: CT has size"):
+    with pytest.raises(GeometryError, match=r"Case PETCT_01140d52d8.*: PET has size"):
         convert(tree, workspace)
 
 
 def test_channels_on_different_grids_are_refused(tree, workspace):
-    pet = Volume(data=scan().pet.data, spacing_zyx=(3.0, 3.0, 3.0))
-    write_volume(tree / STUDIES[2] / "SUV.nii.gz", pet)
+    ct = Volume(data=scan().ct_on_pet.data, spacing_zyx=(3.0, 3.0, 3.0))
+    write_volume(tree / STUDIES[2] / "CTres.nii.gz", ct)
     with pytest.raises(GeometryError, match=r"Case PETCT_01140d52d8.*: CT has spacing"):
         convert(tree, workspace)
 

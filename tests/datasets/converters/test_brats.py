@@ -225,12 +225,12 @@ def test_a_label_of_fractions_is_refused(source, workspace):
         convert(source, workspace)
 
 
-@pytest.mark.parametrize("part", ["t2", "seg"])
-def test_a_file_on_another_grid_is_refused(source, workspace, part):
+@pytest.mark.parametrize(("part", "anchor"), [("t2", "FLAIR"), ("seg", "T1c")])
+def test_a_file_on_another_grid_is_refused(source, workspace, part, anchor):
     path = source / f"BraTS2021_00002/BraTS2021_00002_{part}.nii.gz"
     volume = read_volume(path)
     write_volume(path, Volume(data=volume.data, spacing_zyx=(1.0, 1.0, 1.0)))
-    with pytest.raises(GeometryError, match="Case BraTS2021_00002: FLAIR has spacing"):
+    with pytest.raises(GeometryError, match=f"Case BraTS2021_00002: {anchor} has spacing"):
         convert(source, workspace)
 
 

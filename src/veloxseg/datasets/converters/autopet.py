@@ -10,7 +10,8 @@ from pathlib import Path
 from veloxseg.atomic import read_json
 from veloxseg.datasets.converters.intensities import CheckedIntensities, order_of
 from veloxseg.datasets.converters.naming import Naming, find_parts, recognise
-from veloxseg.datasets.converters.release import Load, Release, convert_release
+from veloxseg.datasets.converters.release import Release, convert_release
+from veloxseg.datasets.converters.source_case import Load
 from veloxseg.datasets.converters.writing import Alignment
 from veloxseg.datasets.description import FILE_NAME
 from veloxseg.datasets.workspace import Workspace
@@ -44,6 +45,8 @@ def convert_autopet(
     *,
     workspace: Workspace,
     order: Sequence[str] | None = None,
+    register: Sequence[str] = (),
+    affine: bool = False,
     num_workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -60,6 +63,8 @@ def convert_autopet(
         dataset: ``DatasetNNN_Name``.
         workspace: Where nnU-Net's folders are.
         order: What 0000 and 0001 are at the source, ``("CT", "PET")`` or ``("PET", "CT")``.
+        register: Channels to register to PET, with which the label stays.
+        affine: Whether registration allows for scaling and shear, too.
         num_workers: Processes that read and write cases.
         progress: Called after each case with the number done and the number of all.
 
@@ -92,10 +97,12 @@ def convert_autopet(
         dataset,
         workspace=workspace,
         release=Release(
-            namings=(naming,), label_names=LABELS, label_on="CT", alignment=Alignment()
+            namings=(naming,), label_names=LABELS, reference="PET", alignment=Alignment()
         ),
         settings=settings,
         wrap=_checked,
+        register=register,
+        affine=affine,
         num_workers=num_workers,
         progress=progress,
     )

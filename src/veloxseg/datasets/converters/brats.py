@@ -6,7 +6,7 @@ non-enhancing core, 2 oedema, 3 enhancing tumour, so that WT is {1, 2, 3}, TC {1
 Since 2017 BraTS itself has joined necrosis and non-enhancing core; those of 2013 are joined here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from veloxseg.datasets.converters.naming import Naming
@@ -61,6 +61,8 @@ def convert_brats(
     dataset: str,
     *,
     workspace: Workspace,
+    register: Sequence[str] = (),
+    affine: bool = False,
     num_workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -73,6 +75,8 @@ def convert_brats(
         source: Folder with a folder for each case.
         dataset: ``DatasetNNN_Name``.
         workspace: Where nnU-Net's folders are.
+        register: Channels to register to T1c, with which the label stays.
+        affine: Whether registration allows for scaling and shear, too.
         num_workers: Processes that read and write cases.
         progress: Called after each case with the number done and the number of all.
 
@@ -94,10 +98,12 @@ def convert_brats(
             namings=NAMINGS,
             label_names=REGIONS,
             regions_class_order=REGIONS_CLASS_ORDER,
-            label_on="FLAIR",
+            reference="T1c",
             alignment=Alignment(),
         ),
         settings={},
+        register=register,
+        affine=affine,
         num_workers=num_workers,
         progress=progress,
     )

@@ -1,6 +1,6 @@
 """Writing one case: its images and label in nnU-Net's naming, then its record."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from veloxseg.datasets.converters.manifest import (
     record_path,
     write_record,
 )
-from veloxseg.datasets.converters.source_case import SourceCase
+from veloxseg.datasets.converters.source_case import Load, Prepare, SourceCase
 from veloxseg.datasets.description import DatasetDescription
 from veloxseg.errors import DatasetError, VeloxSegError
 from veloxseg.volumes.reading import write_volume
@@ -47,8 +47,8 @@ class CaseWriter:
     folder: Path
     description: DatasetDescription
     part: Part
-    load: Callable[[str], SourceCase]
-    prepare: Callable[[str, SourceCase], SourceCase] | None
+    load: Load
+    prepare: Prepare | None
     alignment: Alignment
 
     def __call__(self, name: str) -> None:

@@ -10,6 +10,7 @@ from veloxseg.datasets.converters.case_files import CaseFiles
 from veloxseg.datasets.converters.case_writing import LABEL
 from veloxseg.datasets.converters.pairing import pair_by_pattern
 from veloxseg.datasets.converters.patterns import patient_of
+from veloxseg.datasets.converters.preparing import registration_settings, registration_step
 from veloxseg.datasets.converters.writing import (
     Alignment,
     begin_dataset,
@@ -36,6 +37,8 @@ def convert_folder(
     reference: str | None = None,
     label_names: Mapping[str, int] | None = None,
     optional: Sequence[str] = (),
+    register: Sequence[str] = (),
+    affine: bool = False,
     num_workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -57,6 +60,8 @@ def convert_folder(
             images of a case share one grid already.
         label_names: Name to value, consecutive from 1; None names the values found ``label_1``, ...
         optional: Channels whose file a case may lack; every case has one channel at least.
+        register: Channels to register to the reference, with which the label stays.
+        affine: Whether registration allows for scaling and shear, too.
         num_workers: Processes that read and write cases.
         progress: Called after each case with the number done and the number of all.
 
@@ -88,6 +93,15 @@ def convert_folder(
     }
     if optional:
         settings["optional"] = list(optional)
+    settings |= registration_settings(register, affine=affine)
+    prepare = registration_step(
+        folder,
+        part=part,
+        channels=list(channels),
+        register=register,
+        reference=reference,
+        affine=affine,
+    )
 
     def report(done: int) -> None:
         if progress is not None:
@@ -110,6 +124,7 @@ def convert_folder(
         description=description,
         part=part,
         alignment=Alignment(reference=reference),
+        prepare=prepare,
         num_workers=num_workers,
         progress=report,
     )

@@ -1,6 +1,6 @@
 """From a HECKTOR release, head and neck PET/CT, to nnU-Net's raw format."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from veloxseg.datasets.converters.naming import Naming
@@ -44,6 +44,8 @@ def convert_hecktor(
     *,
     workspace: Workspace,
     spacing_zyx: tuple[float, float, float] | None = SPACING_ZYX,
+    register: Sequence[str] = (),
+    affine: bool = False,
     num_workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -57,6 +59,8 @@ def convert_hecktor(
         dataset: ``DatasetNNN_Name``.
         workspace: Where nnU-Net's folders are.
         spacing_zyx: In mm along the CT's array axes; None keeps the CT's.
+        register: Channels to register to CT, with which the label stays.
+        affine: Whether registration allows for scaling and shear, too.
         num_workers: Processes that read and write cases.
         progress: Called after each case with the number done and the number of all.
 
@@ -79,10 +83,12 @@ def convert_hecktor(
         release=Release(
             namings=NAMINGS,
             label_names=LABELS,
-            label_on="CT",
+            reference="CT",
             alignment=Alignment(reference="CT", spacing_zyx=spacing_zyx, common_view=True),
         ),
         settings={"spacing_zyx": None if spacing_zyx is None else list(spacing_zyx)},
+        register=register,
+        affine=affine,
         num_workers=num_workers,
         progress=progress,
     )

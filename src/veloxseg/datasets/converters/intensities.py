@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from veloxseg.datasets.converters.release import Load
-from veloxseg.datasets.converters.source_case import SourceCase
+from veloxseg.datasets.converters.source_case import Load, SourceCase
 from veloxseg.errors import DatasetError
 from veloxseg.volumes.reading import read_volume
 from veloxseg.volumes.volume import Volume

@@ -72,9 +72,14 @@ def settings_path(folder: Path, part: Part) -> Path:
     return folder / f"conversion_{part}.json"
 
 
+def records_folder(folder: Path, *, part: Part) -> Path:
+    """Folder of the records of all cases, and of what is kept beside them."""
+    return folder / f"conversion_{part}"
+
+
 def record_path(folder: Path, case: str, *, part: Part) -> Path:
     """File of a case's record."""
-    return folder / f"conversion_{part}" / f"{case}.json"
+    return records_folder(folder, part=part) / f"{case}.json"
 
 
 def write_record(folder: Path, record: CaseRecord, *, part: Part) -> None:
@@ -112,5 +117,5 @@ def read_records(folder: Path, *, part: Part = "Tr") -> dict[str, CaseRecord]:
     Raises:
         DatasetError: a record is damaged.
     """
-    paths = (folder / f"conversion_{part}").glob("[!.]*.json")
+    paths = records_folder(folder, part=part).glob("[!.]*.json")
     return {path.stem: read_record(path) for path in sorted(paths, key=lambda path: path.stem)}

@@ -1,25 +1,23 @@
 """Converting a published dataset whose files are named in one of a few known ways."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from veloxseg.datasets.converters.case_files import CaseFiles
 from veloxseg.datasets.converters.case_names import safe_case_names
 from veloxseg.datasets.converters.naming import Naming, find_parts, recognise
+from veloxseg.datasets.converters.preparing import registration_settings, registration_step
+from veloxseg.datasets.converters.source_case import Load
 from veloxseg.datasets.converters.writing import (
     Alignment,
-    SourceCase,
     begin_dataset,
     describe_dataset,
     finish_dataset,
     write_cases,
 )
 from veloxseg.datasets.workspace import Workspace
-
-Load = Callable[[str], SourceCase]
-Prepare = Callable[[str, SourceCase], SourceCase]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +28,14 @@ class Release:
         namings: The ways its files are named.
         label_names: Name to value, or to the values of a region.
         regions_class_order: With regions, the value to write for each.
-        label_on: Channel on whose grid the label lies.
+        reference: Channel on whose grid the label lies, and to which others may be registered.
         alignment: The grid that the images of a case are put on.
     """
 
     namings: Sequence[Naming]
     label_names: Mapping[str, int | Sequence[int]]
     regions_class_order: Sequence[int] | None = None
-    label_on: str
+    reference: str
     alignment: Alignment
 
 
@@ -49,7 +47,8 @@ def convert_release(
     release: Release,
     settings: Mapping[str, Any],
     wrap: Callable[[Load], Load] | None = None,
-    prepare: Prepare | None = None,
+    register: Sequence[str] = (),
+    affine: bool = False,
     num_workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -65,7 +64,8 @@ def convert_release(
         release: Its namings, labels and grid.
         settings: What else the conversion depends on, as JSON values.
         wrap: Puts checks around what reads a case; the result must be picklable.
-        prepare: Changes a case before its images are aligned, as by registration.
+        register: Channels to register to the release's reference; none for those as they are.
+        affine: Whether registration allows for scaling and shear, too.
         num_workers: Processes that read and write cases.
         progress: Called after each case with the number done and the number of all.
 
@@ -87,18 +87,29 @@ def convert_release(
         release.label_names,
         regions_class_order=release.regions_class_order,
     )
+    alignment = release.alignment
+    if register:
+        alignment = replace(alignment, reference=release.reference)
     total = sum(len(files) for files in parts.values())
     before = 0
     for part, files in parts.items():
         names = safe_case_names(files)
         named = naming.of_part(part)
+        prepare = registration_step(
+            folder,
+            part=part,
+            channels=list(naming.channels),
+            register=register,
+            reference=release.reference,
+            affine=affine,
+        )
         load: Load = CaseFiles(
             source=source,
             files={names[case]: paths for case, paths in files.items()},
             patients={names[case]: named.patient_of(source, files[case], case) for case in files},
             channels=list(naming.channels),
             label_values=naming.label_values,
-            label_on=release.label_on,
+            label_on=release.reference,
         )
 
         def report(done: int, before: int = before) -> None:
@@ -115,6 +126,7 @@ def convert_release(
                 "channels": [f"{name}={text}" for name, text in naming.channels.items()],
                 "labels": description.to_json()["labels"],
                 **settings,
+                **registration_settings(register, affine=affine),
             },
         )
         write_cases(
@@ -123,7 +135,7 @@ def convert_release(
             load if wrap is None else wrap(load),
             description=description,
             part=part,
-            alignment=release.alignment,
+            alignment=alignment,
             prepare=prepare,
             num_workers=num_workers,
             progress=report,

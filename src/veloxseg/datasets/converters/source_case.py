@@ -1,6 +1,6 @@
 """One case as it is at its source, before anything is written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,3 +27,10 @@ class SourceCase:
     patient: str | None = None
     sources: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+Load = Callable[[str], SourceCase]
+"""Reads a case by its name."""
+
+Prepare = Callable[[str, SourceCase], SourceCase]
+"""Changes a case, whose name it is given, before its images are put on one grid."""

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 
 from veloxseg.errors import DatasetError
 from veloxseg.installation import num_cores
@@ -34,14 +35,14 @@ def work_on_cases(
     Raises:
         DatasetError: a process was killed, for one by a system that has run out of memory.
         Exception: what ``work`` raised, after the cases at work then are finished. Of several, that
-            of the first name. No further case is begun.
+            of the first name. No case is begun then that no process had been handed yet.
     """
     if min(num_workers, len(names)) <= 1:
         for done, name in enumerate(names, start=1):
             work(name)
             progress(done)
         return
-    before = set(multiprocessing.active_children())
+    before: set[BaseProcess] = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
         max_workers=min(num_workers, len(names)),
         mp_context=multiprocessing.get_context("spawn"),
@@ -50,34 +51,35 @@ def work_on_cases(
     )
     try:
         with pool:
-            _wait_for_all(pool, [pool.submit(_work_on_case, name) for name in names], progress)
+            futures = [pool.submit(_work_on_case, name) for name in names]
+            try:
+                _wait_for_all(futures, progress)
+            except BaseException:  # Ctrl-C: what is half done is done again by the next run
+                _end_processes(before)
+                raise
+            finally:
+                pool.shutdown(cancel_futures=True)
+            for future in futures:
+                if not future.cancelled():
+                    future.result()
     except BrokenProcessPool as error:
         raise DatasetError(
             f"One of {num_workers} processes was killed, perhaps for want of memory. The cases "
             "written before stay. Run the command again with fewer: --num-workers 1"
         ) from error
-    finally:
-        for process in set(multiprocessing.active_children()) - before:
-            process.terminate()
 
 
-def _wait_for_all(
-    pool: ProcessPoolExecutor, futures: Sequence["Future[None]"], progress: Callable[[int], None]
-) -> None:
-    try:
-        for done, future in enumerate(as_completed(futures), start=1):
-            if future.exception() is not None:
-                break
-            progress(done)
-    except BaseException:  # Ctrl-C: what is half done is done again when the conversion resumes
-        for process in multiprocessing.active_children():
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-    for future in futures:
-        if not future.cancelled():
-            future.result()
+def _wait_for_all(futures: Sequence["Future[None]"], progress: Callable[[int], None]) -> None:
+    """Wait for all, or for the first that fails."""
+    for done, future in enumerate(as_completed(futures), start=1):
+        if future.exception() is not None:
+            break
+        progress(done)
+
+
+def _end_processes(others: set[BaseProcess]) -> None:
+    for process in set(multiprocessing.active_children()) - others:
+        process.terminate()
 
 
 def _begin_process(work: Callable[[str], None], num_threads: int) -> None:

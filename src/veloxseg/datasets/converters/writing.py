@@ -15,7 +15,7 @@ from veloxseg.datasets.cases import Part, find_cases
 from veloxseg.datasets.converters.aligning import Alignment
 from veloxseg.datasets.converters.case_writing import FILE_ENDING, LABEL, CaseWriter, is_written
 from veloxseg.datasets.converters.manifest import settings_path
-from veloxseg.datasets.converters.source_case import SourceCase
+from veloxseg.datasets.converters.source_case import Load, Prepare, SourceCase
 from veloxseg.datasets.converters.workers import work_on_cases
 from veloxseg.datasets.description import (
     FILE_NAME,
@@ -114,13 +114,13 @@ def begin_dataset(
 def write_cases(
     folder: Path,
     names: Sequence[str],
-    load: Callable[[str], SourceCase],
+    load: Load,
     *,
     description: DatasetDescription,
     part: Part,
     progress: Callable[[int], None],
     alignment: Alignment | None = None,
-    prepare: Callable[[str, SourceCase], SourceCase] | None = None,
+    prepare: Prepare | None = None,
     num_workers: int = 1,
 ) -> None:
     """Write the cases that are not there yet, one at a time in each process.
