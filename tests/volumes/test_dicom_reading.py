@@ -13,7 +13,8 @@ from dicom_files import (
     write_series,
 )
 from veloxseg.errors import DatasetError, GeometryError, ImageReadError
-from veloxseg.volumes.dicom.reading import check_series, read_series
+from veloxseg.volumes.dicom.index import index_dicom
+from veloxseg.volumes.dicom.reading import check_slices, read_series
 from veloxseg.volumes.itk import from_itk
 from veloxseg.volumes.reading import read_volume
 from veloxseg.volumes.volume import same_grid
@@ -377,8 +378,9 @@ def test_a_pet_header_without_weight_is_refused_before_any_pixel_is_read(tmp_pat
         dataset = pydicom.dcmread(path)
         del dataset.PixelData
         dataset.save_as(path)
+    (series,) = index_dicom(tmp_path).studies[0].series
     with pytest.raises(DatasetError, match="Patient's Weight"):
-        check_series([(path, None) for path in paths], where="PET", suv=True)
+        check_slices(series.slices, where="PET", suv=True)
 
 
 def test_suv_of_a_sarcoma_is_the_known_one(shared):

@@ -5,8 +5,9 @@ import pytest
 from dicom_files import SAGITTAL, oblique, uid, write_structures
 from veloxseg.errors import GeometryError, ImageReadError
 from veloxseg.volumes.dicom.contours import rasterise
-from veloxseg.volumes.dicom.reading import check_series
+from veloxseg.volumes.dicom.index import index_dicom
 from veloxseg.volumes.dicom.rtstruct import read_structure_set, roi_mask
+from veloxseg.volumes.dicom.stacking import stack_slices
 from veloxseg.volumes.reading import read_volume
 from veloxseg.volumes.volume import Grid
 
@@ -194,8 +195,8 @@ def test_what_is_no_structure_set_is_refused(tmp_path):
 
 def test_the_drawn_sarcoma_is_the_known_mask(shared):
     folder = shared / "data/dicom/pet/STS_001/FDG_PET"
-    files = [(path, None) for path in (folder / "image").iterdir()]
-    grid = check_series(files, where="PET").grid
+    (series,) = index_dicom(folder).studies[0].series
+    grid = stack_slices(series.slices, where="PET").grid
     (path,) = (folder / "mask").iterdir()
     roi = next(roi for roi in read_structure_set(path).rois if roi.name == "GTV_Mass")
     inside = roi_mask(roi, grid, frame_of_reference_uid="", where="rs")

@@ -42,7 +42,10 @@ def convert_dicom_command(
     ] = "{patient}_{date}",
     patient_key: Annotated[
         str | None,
-        typer.Option(help="A secret text: patient IDs are hashed with it, and not written."),
+        typer.Option(
+            envvar="VELOXSEG_PATIENT_KEY",
+            help="A secret text: patient IDs are hashed with it, and not written.",
+        ),
     ] = None,
     interpolate_gaps: Annotated[
         bool, typer.Option("--interpolate-gaps", help="Fill in missing slices.")
@@ -55,6 +58,7 @@ def convert_dicom_command(
     from veloxseg.datasets.converters.dicom import convert_dicom
     from veloxseg.datasets.converters.dicom_names import Naming
     from veloxseg.datasets.converters.dicom_rules import read_rules, rules_in_words
+    from veloxseg.volumes.dicom.index import index_dicom
 
     if (rules is None) == (not channel) or (rules is not None and label):
         raise DatasetError(
@@ -65,6 +69,8 @@ def convert_dicom_command(
         )
     made = read_rules(rules) if rules is not None else rules_in_words(channel or (), label or ())
     console = results_console()
+    with case_bar("Reading headers") as progress:
+        index = index_dicom(source, num_workers=num_workers, progress=progress)
     with case_bar("Converting") as progress:
         folder = convert_dicom(
             source,
@@ -74,6 +80,7 @@ def convert_dicom_command(
             reference=reference,
             naming=Naming(pattern=case_name, key=patient_key),
             interpolate_gaps=interpolate_gaps,
+            index=index,
             num_workers=num_workers,
             progress=progress,
             tell=console.print,

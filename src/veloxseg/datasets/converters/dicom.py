@@ -26,7 +26,7 @@ from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import DatasetError, GeometryError, VeloxSegError
 from veloxseg.volumes.dicom.files import show_path
 from veloxseg.volumes.dicom.index import DicomIndex, DicomSeries, DicomStudy, index_dicom
-from veloxseg.volumes.dicom.reading import ImageFile, check_series, read_series
+from veloxseg.volumes.dicom.reading import ImageFile, check_slices, read_series
 from veloxseg.volumes.volume import Grid, Volume, describe_difference, same_grid
 
 
@@ -39,6 +39,7 @@ def convert_dicom(
     reference: str | None = None,
     naming: Naming | None = None,
     interpolate_gaps: bool = False,
+    index: DicomIndex | None = None,
     num_workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str], None] | None = None,
@@ -59,6 +60,8 @@ def convert_dicom(
         reference: Channel whose grid all images of a case are put on; None: they share one.
         naming: How cases and patients are called; None: ``PATIENT_DATE``, as they are.
         interpolate_gaps: Whether missing slices are filled by interpolation instead of refused.
+        index: What :func:`veloxseg.volumes.dicom.index.index_dicom` found in ``source``; None: it
+            is called here.
         num_workers: Processes that read headers, and read and write cases.
         progress: Called after each case with the number done and the number of all.
         tell: Called with what was found, in words.
@@ -81,7 +84,7 @@ def convert_dicom(
     )
     folder = workspace.raw / name
     part: Part = "Tr" if rules.labels else "Ts"
-    index = index_dicom(source, num_workers=num_workers)
+    index = index or index_dicom(source, num_workers=num_workers)
     _tell_index(index, tell)
     _require_studies(index, source)
     plans, problems = _plan_cases(
@@ -220,7 +223,9 @@ def _plan_cases(
             label = find_label(study, matched, rules, reference=reference) if rules.labels else None
             plans[case] = _plan(study, matched, label, rules=rules, naming=naming, index=index)
             if not is_done(case):
-                _check_case(plans[case], reference=reference, interpolate_gaps=interpolate_gaps)
+                _check_case(
+                    plans[case], matched, reference=reference, interpolate_gaps=interpolate_gaps
+                )
         except VeloxSegError as error:
             problems.append(Problem(case=case, severity="error", message=f"Case {case}: {error}"))
     return plans, problems
@@ -280,12 +285,18 @@ def _title(series: DicomSeries) -> str:
     )
 
 
-def _check_case(plan: _Plan, *, reference: str | None, interpolate_gaps: bool) -> None:
+def _check_case(
+    plan: _Plan,
+    matched: Mapping[str, DicomSeries],
+    *,
+    reference: str | None,
+    interpolate_gaps: bool,
+) -> None:
     """Refuse at once what would be refused after hours: gaps, conflicts, headers, grids."""
     grids: dict[str, Grid] = {}
     for channel, files in plan.channels.items():
-        grids[channel] = check_series(
-            files.files,
+        grids[channel] = check_slices(
+            matched[channel].slices,
             where=f"{channel}, {files.name}",
             suv=files.suv,
             interpolate_gaps=interpolate_gaps,
@@ -325,6 +336,9 @@ def _tell_index(index: DicomIndex, tell: Callable[[str], None] | None) -> None:
     tell(f"{index.num_files} files: {len(index.studies)} studies with {num_series} series")
     if index.passed_over:
         tell(f"Passed over: {_count(index)}")
+    mixed = {one.uid for study in index.studies for one in study.series if one.siblings}
+    if mixed:
+        tell(f"Mixed series, split by orientation, size or frame of reference: {len(mixed)}")
 
 
 def _count(index: DicomIndex) -> str:

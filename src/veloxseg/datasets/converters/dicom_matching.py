@@ -94,12 +94,16 @@ def _require_distinct(found: Mapping[str, DicomSeries]) -> None:
 
 
 def _require_one_frame(found: Mapping[str, DicomSeries]) -> None:
-    (first, reference), *others = found.items()
-    for channel, series in others:
-        if series.frame_of_reference_uid != reference.frame_of_reference_uid:
+    known = {
+        channel: series.frame_of_reference_uid
+        for channel, series in found.items()
+        if series.frame_of_reference_uid
+    }
+    for channel, uid in known.items():
+        first, reference = next(iter(known.items()))
+        if uid != reference:
             raise DatasetError(
-                f"{first} and {channel}: frames of reference {reference.frame_of_reference_uid} "
-                f"and {series.frame_of_reference_uid}. Expected one: in another, positions mean "
-                "other places. Register the images, or, if they share a space all the same, set "
-                "'frames_of_reference': 'any' in the rules."
+                f"{first} and {channel}: frames of reference {reference} and {uid}. Expected one: "
+                "in another, positions mean other places. Register the images, or, if they share "
+                "a space all the same, set 'frames_of_reference': 'any' in the rules."
             )

@@ -78,8 +78,8 @@ def read_series(
     return SeriesImage(volume=Volume.on_grid(data, stack.grid), notes=notes)
 
 
-def check_series(
-    files: Sequence[ImageFile],
+def check_slices(
+    slices: Sequence[DicomSlice],
     *,
     where: str,
     suv: bool = False,
@@ -87,21 +87,32 @@ def check_series(
 ) -> Stack:
     """Find what :func:`read_series` would refuse, from headers and the pixels of doubles alone.
 
+    Args:
+        slices: Slices of the series, as :func:`veloxseg.volumes.dicom.index.index_dicom` found
+            them; without doubles and SUV no file is opened again.
+        where: What to call the series in messages.
+        suv: Whether PET activity will be turned into SUV.
+        interpolate_gaps: Whether missing slices may be filled by interpolation.
+
     Returns:
         The stack that would be read.
 
     Raises:
         ImageReadError, GeometryError, DatasetError: as :func:`read_series`.
     """
-    return _prepare(files, where=where, suv=suv, interpolate_gaps=interpolate_gaps)[0]
+    if suv:
+        files = [(one.path, one.frame) for one in slices]
+        return _prepare(files, where=where, suv=suv, interpolate_gaps=interpolate_gaps)[0]
+    stack = stack_slices(slices, where=where, interpolate_gaps=interpolate_gaps)
+    require_identical(stack, where=where)
+    return stack
 
 
 def _prepare(
     files: Sequence[ImageFile], *, where: str, suv: bool, interpolate_gaps: bool
 ) -> tuple[Stack, tuple[str, ...], PetHeader | None]:
     slices, first_acquired_at = _read_slices(files)
-    stack = stack_slices(slices, where=where, interpolate_gaps=interpolate_gaps)
-    require_identical(stack, where=where)
+    stack = check_slices(slices, where=where, interpolate_gaps=interpolate_gaps)
     if not suv:
         return stack, stack.notes, None
     header = read_header(files[0][0])
