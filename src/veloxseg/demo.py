@@ -22,7 +22,7 @@ from veloxseg.evaluation.summary import Summary, evaluate_folder
 from veloxseg.evaluation.table import format_summary
 from veloxseg.planning.plan import plan, preprocess
 from veloxseg.planning.recipe import TrainingRecipe
-from veloxseg.planning.rules import DEFAULT_MEMORY_GB
+from veloxseg.planning.target import DEFAULT_TARGET, parse_target
 from veloxseg.runtime.prediction import predict
 from veloxseg.training.launch import TrainingSettings
 from veloxseg.training.pipeline import finish_training, is_planned
@@ -30,7 +30,7 @@ from veloxseg.training.pipeline import finish_training, is_planned
 TRAINING_MINUTES = 3.0
 NUM_TRAINING_CASES = 20
 NUM_UNSEEN_CASES = 6
-MEMORY_GB = DEFAULT_MEMORY_GB
+TARGET = DEFAULT_TARGET.name
 LEARNING_RATE = TrainingRecipe().learning_rate
 NUM_WORKERS = 1
 NUM_DRAWN_CASES = 3
@@ -48,7 +48,7 @@ class _Settings:
     minutes: float
     num_training_cases: int = NUM_TRAINING_CASES
     num_unseen_cases: int = NUM_UNSEEN_CASES
-    memory_gb: float = MEMORY_GB
+    target: str = TARGET
     learning_rate: float = LEARNING_RATE
 
 
@@ -154,9 +154,14 @@ def _train(output: Path, workspace: Workspace, settings: _Settings, console: Con
         _say(
             console,
             "Planning a network for these cases",
-            f"plan 901 --memory {settings.memory_gb:g} --root {output}",
+            f"plan 901 --target {settings.target} --root {output}",
         )
-        plan(_DATASET, workspace=workspace, memory_gb=settings.memory_gb, num_workers=NUM_WORKERS)
+        plan(
+            _DATASET,
+            workspace=workspace,
+            target=parse_target(settings.target),
+            num_workers=NUM_WORKERS,
+        )
     _say(console, "Resampling and normalising", f"preprocess {number}")
     preprocess(_DATASET, workspace=workspace, num_workers=NUM_WORKERS)
     _say(

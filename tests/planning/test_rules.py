@@ -1,146 +1,91 @@
-"""Planning rules: whatever the dataset looks like, the network they choose is legal and bounded."""
+"""Planning rules one by one."""
 
 import math
 
 import pytest
-import torch
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
-from veloxseg.errors import PlanError
-from veloxseg.network import DistillationModel, VeloxSeg
-from veloxseg.planning.rules import MemoryTarget, modality_groups, plan_network, window
+from veloxseg.planning.rules import (
+    coarser_stem,
+    cut_view,
+    group_width,
+    modality_groups,
+    stage_strides,
+    visible_stem,
+    whole_patch,
+    window,
+    without_padding,
+)
 
-extents = st.integers(2, 1024)
-spacings = st.floats(0.1, 10.0)
-structures = st.one_of(st.floats(0.2, 200.0), st.just(math.inf))
-
-
-def axes(values):
-    return st.tuples(values, values, values)
-
-
-def plan(shape, spacing, structure, gigabytes=4.0, in_channels=(1,)):
-    return plan_network(
-        median_shape=shape,
-        spacing_zyx=spacing,
-        structure_zyx=structure,
-        in_channels=in_channels,
-        num_classes=2,
-        target=MemoryTarget.from_gb(gigabytes),
-    )
-
-
-@settings(max_examples=2000, deadline=None, derandomize=True)
-@given(axes(extents), axes(spacings), axes(structures), st.floats(1.0, 24.0))
-@example((2, 1024, 1024), (10.0, 0.1, 0.1), (0.2, 0.2, 0.2), 1.0)
-@example((1024, 2, 2), (0.1, 10.0, 10.0), (math.inf,) * 3, 1.0)
-@example((2, 2, 2), (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), 24.0)
-@example((1024, 1024, 1024), (1.0, 1.0, 1.0), (0.2, 0.2, 0.2), 1.0)
-def test_every_dataset_gets_a_legal_network_within_its_bounds(shape, spacing, structure, gigabytes):
-    config = plan(shape, spacing, structure, gigabytes)  # constructing it is the check
-    target = MemoryTarget.from_gb(gigabytes)
-    minimal = math.prod(config.grids[-1]) <= 2
-    assert math.prod(config.patch_size) <= 1.6 * target.voxels or minimal
-    for stage, grid in enumerate(config.grids):
-        scales = config.window_scales(stage)
-        assert math.prod(scales[0][0]) <= 8**3
-        assert scales[-1][0] == grid  # the largest window is the whole grid, as published
-    for extent, patch, cell in zip(shape, config.patch_size, whole_cell(config), strict=True):
-        # at most the median shape in whole cells, rounded up to what windows tile: 2^k to 5/4 of it
-        assert patch <= max(5 / 4 * math.ceil(extent / cell), 2) * cell
-
-
-def whole_cell(config):
-    cell = list(config.stem_stride)
-    for stride in config.strides:
-        cell = [c * s for c, s in zip(cell, stride, strict=True)]
-    return cell
-
-
-@settings(max_examples=1000, deadline=None, derandomize=True)
-@given(axes(st.integers(2, 90)), axes(structures))
-def test_a_case_that_fits_the_memory_is_covered_whole(shape, structure):
-    config = plan(shape, (1.0, 1.0, 1.0), structure, 4.0)
-    # rounding down is allowed only where rounding up would outgrow the target by a quarter
-    covered = all(p >= s for p, s in zip(config.patch_size, shape, strict=True))
-    assert covered or math.prod(config.patch_size) > 0.5 * 96**3
+ISOTROPIC = (1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize(
-    ("shape", "spacing", "structure"),
-    [
-        ((2, 24, 20), (8.0, 1.0, 1.0), (2.0, 3.0, 3.0)),
-        ((36, 50, 35), (1.0, 1.0, 1.0), (9.0, 12.0, 10.0)),
-        ((5, 5, 5), (1.0, 1.0, 1.0), (1.0, 1.0, 1.0)),
-        ((70, 3, 9), (0.5, 3.0, 2.0), (30.0, 1.0, 2.0)),
-        ((40, 40, 40), (2.0, 2.0, 2.0), (math.inf,) * 3),
-    ],
+    ("structure", "stem"),
+    [(3.9, 1), (4.0, 1), (7.9, 1), (8.0, 2), (15.9, 2), (16.0, 4), (math.inf, 4)],
 )
-def test_planned_networks_run_forward_and_backward(shape, spacing, structure):
-    torch.manual_seed(0)
-    config = plan(shape, spacing, structure, 1.0, in_channels=(1, 2))
-    model = DistillationModel(VeloxSeg(config))
-    x = torch.randn(1, 3, *config.patch_size)
-    output = model(x)
-    assert output.logits[0].shape == (1, 2, *config.patch_size)
-    sum(logits.square().mean() for logits in output.logits).backward()
-    assert all(p.grad.isfinite().all() for p in model.network.parameters())
+def test_the_smallest_structures_keep_four_cells(structure, stem):
+    assert visible_stem((64, 64, 64), (structure,) * 3, ISOTROPIC)[0] == (stem,) * 3
 
 
-def test_a_hippocampus_gets_stem_two_and_is_hardly_padded():
-    config = plan((36, 50, 35), (1.0, 1.0, 1.0), (9.0, 12.0, 10.0))
-    assert config.stem_stride == (2, 2, 2)
-    assert config.patch_size == (40, 56, 40)
+def test_cells_are_nearly_cubes_where_slices_are_thick():
+    stem, largest = visible_stem((64, 256, 256), (40.0, 40.0, 40.0), (3.0, 1.0, 1.0))
+    assert largest == (4, 4, 4)
+    assert stem == (2, 4, 4)  # 6 x 4 x 4 mm; 12 x 4 x 4 would be three times as long as wide
 
 
-def test_a_large_isotropic_case_with_large_structures_gets_the_published_size():
-    config = plan((96, 96, 96), (2.0, 2.0, 2.0), (20.0, 20.0, 20.0), in_channels=(1, 1))
-    assert config.patch_size == (96, 96, 96)
-    assert config.stem_stride == (4, 4, 4)
-    assert config.strides == ((2, 2, 2),) * 3
-    assert config.big_windows == ((3, 3, 3), (6, 6, 6), (3, 3, 3), (3, 3, 3))
-    assert config.conv_channels == (16, 32, 64, 128)
-    assert config.group_widths == (4, 8, 8, 16)
+def test_a_stride_of_one_is_allowed_however_thick_the_slices():
+    assert visible_stem((24, 256, 256), (40.0, 40.0, 40.0), (9.0, 0.5, 0.5))[0] == (1, 4, 4)
 
 
-def test_thick_slices_are_not_divided_where_memory_allows():
-    config = plan((24, 256, 256), (5.0, 0.7, 0.7), (4.0, 20.0, 20.0), 24.0)
-    assert config.stem_stride == (1, 4, 4)
+def test_a_short_axis_keeps_four_cells():
+    assert visible_stem((8, 64, 64), (math.inf,) * 3, ISOTROPIC)[1] == (2, 4, 4)
 
 
-def test_small_structures_keep_the_stem_fine_while_memory_allows():
-    small = plan((40, 40, 40), (1.0, 1.0, 1.0), (3.0, 3.0, 3.0), 24.0)
-    medium = plan((40, 40, 40), (1.0, 1.0, 1.0), (8.0, 8.0, 8.0), 24.0)
-    large = plan((40, 40, 40), (1.0, 1.0, 1.0), (16.0, 16.0, 16.0), 24.0)
-    stems = [config.stem_stride for config in (small, medium, large)]
-    assert stems == [(1, 1, 1), (2, 2, 2), (4, 4, 4)]
+def test_a_stem_grows_first_where_structures_stay_visible_then_on_all_fine_axes():
+    view = (64, 64, 64)
+    assert coarser_stem((1, 4, 4), (4, 4, 4), view, ISOTROPIC) == ((2, 4, 4), True)
+    assert coarser_stem((2, 2, 2), (2, 2, 2), view, ISOTROPIC) == ((4, 4, 4), False)
+    assert coarser_stem((1, 2, 2), (1, 2, 2), view, (4.0, 1.0, 1.0)) == ((1, 4, 4), False)
+    assert coarser_stem((4, 4, 4), (4, 4, 4), view, ISOTROPIC) is None
+    assert coarser_stem((2, 2, 2), (2, 2, 2), (8, 64, 64), ISOTROPIC) is None
 
 
-def test_more_memory_never_gives_a_smaller_patch():
-    voxels = [
-        math.prod(plan((300, 300, 300), (1.0,) * 3, (20.0,) * 3, gb).patch_size)
-        for gb in (2.0, 8.0, 24.0)
-    ]
-    assert voxels == sorted(voxels)
-    assert voxels[0] < voxels[-1]
+def test_the_view_is_cut_along_its_physically_longest_axis_down_to_eight_voxels():
+    assert cut_view((64, 64, 64), (1.0, 2.0, 1.0)) == (64, 62, 64)
+    assert cut_view((9, 8, 8), ISOTROPIC) == (8, 8, 8)
+    assert cut_view((8, 8, 8), ISOTROPIC) is None
 
 
-@pytest.mark.parametrize("shape", [(1, 256, 256), (1.3, 256, 256), (256, 256)])
-def test_flat_datasets_are_refused(shape):
-    with pytest.raises(PlanError, match="3-D"):
-        plan(shape, (1.0,) * len(shape), (4.0,) * len(shape))
+def test_axes_halve_until_the_grid_is_small_and_coarse_axes_wait():
+    assert stage_strides((24, 24, 24), ISOTROPIC) == ((2, 2, 2),) * 3
+    assert stage_strides((24, 24, 24), (4.0, 1.0, 1.0)) == ((1, 2, 2), (1, 2, 2), (2, 2, 2))
+    assert stage_strides((3, 6, 6), ISOTROPIC) == ((1, 2, 2),)
+    assert stage_strides((2, 2, 2), ISOTROPIC) == ((1, 1, 1),)
 
 
-@pytest.mark.parametrize("gigabytes", [0.0, -1.0])
-def test_a_memory_target_is_positive(gigabytes):
-    with pytest.raises(PlanError, match="positive"):
-        MemoryTarget.from_gb(gigabytes)
+def test_a_patch_is_whole_cells_of_the_deepest_grid():
+    assert whole_patch((36, 50, 35), (2, 2, 2), ((2, 2, 2), (2, 2, 2))) == (40, 56, 40)
+    assert whole_patch((96, 96, 96), (4, 4, 4), ((2, 2, 2),) * 3) == (96, 96, 96)
+    # nine cells are no window times a power of two: ten, which are five times two
+    assert whole_patch((9, 8, 8), (1, 1, 1), ()) == (10, 8, 8)
 
 
-def test_the_memory_target_is_the_published_patch_at_four_gigabytes():
-    assert MemoryTarget.from_gb(4).voxels == 96**3
-    assert MemoryTarget.from_gb(8).voxels == 2 * 96**3
+def test_a_last_stage_that_pads_the_patch_by_more_than_a_quarter_is_left_out():
+    strides = ((2, 2, 2),) * 3
+    assert without_padding((36, 50, 35), (2, 2, 2), strides) == strides[:2]
+    assert without_padding((96, 96, 96), (4, 4, 4), strides) == strides
+
+
+@pytest.mark.parametrize("modalities", [1, 2])
+def test_group_widths_are_the_published_ones_at_the_published_sizes(modalities):
+    widths = [group_width(2**power, num_modalities=modalities) for power in (6, 9, 12, 15)]
+    assert widths == [4, 8, 8, 16]
+
+
+def test_group_widths_grow_with_compression_within_their_bounds():
+    widths = [group_width(v, num_modalities=1) for v in (1, 8, 64, 512, 2**15, 2**40)]
+    assert widths == sorted(widths)
+    assert (widths[0], widths[-1]) == (4, 16)
 
 
 @pytest.mark.parametrize(

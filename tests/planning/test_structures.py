@@ -1,10 +1,12 @@
 """Sizes of labelled structures, on volumes made by hand."""
 
+import json
+
 import nibabel
 import numpy as np
 import pytest
 
-from veloxseg.planning.structures import component_extents_mm, smallest_structure_mm
+from veloxseg.planning.structures import StructureSizes, component_extents_mm, measure_structures
 
 
 def test_extents_are_bounding_boxes_in_mm_by_axis():
@@ -66,9 +68,16 @@ def test_the_smallest_structure_is_the_tenth_percentile_over_all_cases(tmp_path)
         write(tmp_path / "b.nii.gz", second, (2.0, 1.0, 1.0)),
     ]
     # eleven values 2, 4, ..., 22: the tenth percentile is the second
-    assert smallest_structure_mm(paths, [1]) == pytest.approx((4.0, 3.0, 4.0))
+    found = measure_structures(paths, [1])
+    assert found.percentile_10_mm == pytest.approx((4.0, 3.0, 4.0))
+    assert found.median_mm == pytest.approx((12.0, 3.0, 4.0))
+    assert found.num_components == 11
+    assert measure_structures(paths, [1], num_workers=2) == found
+    assert StructureSizes.from_json(found.to_json()) == found
 
 
 def test_an_unlabelled_dataset_has_structures_of_infinite_size(tmp_path):
     path = write(tmp_path / "a.nii.gz", np.zeros((4, 4, 4), dtype=np.uint8), (1.0, 1.0, 1.0))
-    assert smallest_structure_mm([path], [1]) == (float("inf"),) * 3
+    found = measure_structures([path], [1])
+    assert (found.num_components, found.percentile_10_mm) == (0, (float("inf"),) * 3)
+    assert StructureSizes.from_json(json.loads(json.dumps(found.to_json()))) == found

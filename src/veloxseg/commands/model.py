@@ -18,7 +18,7 @@ from veloxseg.commands.reporting import (
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import VeloxSegError
 from veloxseg.installation import require_training
-from veloxseg.planning.rules import DEFAULT_MEMORY_GB
+from veloxseg.planning.target import DEFAULT_TARGET, parse_target
 
 if TYPE_CHECKING:
     from veloxseg.training.device import Device
@@ -33,30 +33,73 @@ class DeviceName(str, Enum):
     MPS = "mps"
 
 
+class SizeName(str, Enum):
+    """What ``--size`` takes."""
+
+    S = "S"
+    B = "B"
+    L = "L"
+
+
 _Device = Annotated[DeviceName, typer.Option(help="Where to compute; auto takes a GPU if any.")]
 
 
 @reported()
 def plan(
     dataset: Dataset,
-    memory: Annotated[
-        float, typer.Option(help="Memory in GB that a training batch of two may take.")
-    ] = DEFAULT_MEMORY_GB,
+    target: Annotated[
+        str,
+        typer.Option(help="What training may take: cpu, 8gb, 24gb, or any memory as 11gb."),
+    ] = DEFAULT_TARGET.name,
+    size: Annotated[
+        SizeName, typer.Option(help="Width of the network: small, base or large.")
+    ] = SizeName.B,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="A published plan: autopet2, hecktor2022, brats2021 or msd01."),
+    ] = None,
+    published: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="MODEL.json TRAINING.json", help="Published configurations."),
+    ] = None,
+    published_dataset: Annotated[
+        str | None,
+        typer.Option(help="Name of the dataset in a training configuration that has several."),
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print every decision with its numbers and reason.")
+    ] = False,
     num_workers: NumWorkers = 1,
     root: Root = None,
 ) -> None:
     """Plan a network that fits the dataset."""
     require_training()
-    from veloxseg.commands.tables import plan_table
-    from veloxseg.planning.files import CONFIGURATION, read_plans
+    from veloxseg.commands.tables import decisions_table, plan_table
+    from veloxseg.planning.files import CONFIGURATION, DECISIONS_KEY, read_plans
+    from veloxseg.planning.plan import NOT_HONOURED, PublishedFiles
     from veloxseg.planning.plan import plan as make_plan
 
     workspace = Workspace.resolve(root)
-    file = make_plan(dataset, workspace=workspace, memory_gb=memory, num_workers=num_workers)
+    file = make_plan(
+        dataset,
+        workspace=workspace,
+        target=parse_target(target),
+        size=size.value,
+        preset=preset,
+        published=None
+        if published is None
+        else PublishedFiles(model=published[0], training=published[1], dataset=published_dataset),
+        num_workers=num_workers,
+    )
     name = workspace.dataset_name(dataset)
     configuration = read_plans(workspace, name)["configurations"][CONFIGURATION]
     console = results_console()
     console.print(plan_table(configuration, _count_parameters(workspace, name)))
+    decisions = configuration[DECISIONS_KEY]
+    if not explain:
+        decisions = [one for one in decisions if one["value"] == NOT_HONOURED]
+    if decisions:
+        console.print(decisions_table(decisions))
     console.print(f"Written: {file}")
 
 

@@ -62,6 +62,17 @@ def fix_table(fix: "FixReport") -> Table:
     return table
 
 
+def decisions_table(decisions: Sequence[Mapping[str, str]]) -> Table:
+    """One row a decision of a plan: what, its value, numbers and reason."""
+    table = Table(title="Why", show_lines=True)
+    table.add_column("What", overflow="fold")
+    table.add_column("Value", overflow="fold")
+    table.add_column("Because", overflow="fold")
+    for decision in decisions:
+        table.add_row(Text(decision["what"]), Text(decision["value"]), Text(decision["why"]))
+    return table
+
+
 def plan_table(configuration: Mapping[str, Any], num_parameters: int) -> Table:
     """What was planned; ``configuration`` is that of nnU-Net's plans."""
     network = configuration["architecture"]["arch_kwargs"]

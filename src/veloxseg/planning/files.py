@@ -10,6 +10,12 @@ from veloxseg.errors import PlanError
 
 CONFIGURATION = "3d_fullres"
 PLANS_NAME = "VeloxSegPlans"
+STRUCTURES_KEY = "labelled_structures"
+"""Where the fingerprint says how large the labelled structures are."""
+
+DECISIONS_KEY = "decisions"
+"""Where a configuration says why it is as it is."""
+
 _PREPROCESSING_KEYS = (
     "preprocessor_name",
     "spacing",

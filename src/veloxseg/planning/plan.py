@@ -1,17 +1,28 @@
 """The planning stages as functions: fingerprint and plan, then preprocessing, by nnU-Net's code."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from veloxseg.atomic import read_json, write_json
 from veloxseg.datasets.cases import find_cases
 from veloxseg.datasets.check import check_dataset
 from veloxseg.datasets.description import DatasetDescription, read_description
+from veloxseg.datasets.patients import patients_of_cases
+from veloxseg.datasets.splits import (
+    SPLITS_FILE,
+    FoldRule,
+    RatioRule,
+    make_splits,
+    write_splits,
+)
 from veloxseg.datasets.workspace import Workspace, parse_dataset_name
-from veloxseg.errors import DatasetError
+from veloxseg.errors import DatasetError, PlanError
 from veloxseg.planning.files import (
     CONFIGURATION,
     PLANS_NAME,
+    STRUCTURES_KEY,
     file_states,
     preprocessed_folder,
     preprocessing_settings,
@@ -20,23 +31,58 @@ from veloxseg.planning.files import (
     remove_mark,
     write_mark,
 )
-from veloxseg.planning.rules import DEFAULT_MEMORY_GB
+from veloxseg.planning.given import GivenPlan, require_fit
+from veloxseg.planning.key_report import KeyFate
+from veloxseg.planning.network_plan import Decision
+from veloxseg.planning.presets import preset_plan
+from veloxseg.planning.rules import Size
+from veloxseg.planning.structures import measure_structures
+from veloxseg.planning.target import DEFAULT_TARGET, Target
 from veloxseg.quiet import printing_to_log
+
+NOT_HONOURED = "not honoured"
+"""The value of a decision on a published key that the plan cannot follow."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedFiles:
+    """Published configurations to plan by.
+
+    Attributes:
+        model: The model's JSON.
+        training: The training's JSON.
+        dataset: Name that the training's ``patch_size`` and ``spacing`` have the dataset under;
+            None where they have one only.
+    """
+
+    model: Path
+    training: Path
+    dataset: str | None = None
 
 
 def plan(
     dataset: str,
     *,
     workspace: Workspace,
-    memory_gb: float = DEFAULT_MEMORY_GB,
+    target: Target = DEFAULT_TARGET,
+    size: Size = "B",
+    preset: str | None = None,
+    published: PublishedFiles | None = None,
     num_workers: int = 1,
 ) -> Path:
     """Check the dataset, extract its fingerprint and plan a VeloxSeg network.
 
+    The plan says why it is as it is, under ``decisions`` of its configuration. Splits are written
+    where there are none: those of the preset or the published training, else five folds that keep
+    a patient's cases together.
+
     Args:
         dataset: Number or name of a dataset in ``workspace.raw``.
         workspace: nnU-Net's folders.
-        memory_gb: Memory of a training batch of two.
+        target: What training may take.
+        size: Width of the network.
+        preset: Name of a preset that fixes network, spacing, splits and training.
+        published: Published configurations that fix them.
         num_workers: Processes that read cases.
 
     Returns:
@@ -44,21 +90,74 @@ def plan(
 
     Raises:
         DatasetError: the dataset is missing, or something is wrong with it.
-        PlanError: the dataset is not three-dimensional.
+        PlanError: the dataset is not three-dimensional, or does not fit the preset or the published
+            configurations.
     """
     workspace.export()
     name = workspace.dataset_name(dataset)
     raw = _raw_folder(workspace, name)
     check_dataset(raw).raise_for_errors()
+    description = read_description(raw)
+    given, decisions = _given_plan(description, preset, published)
 
     from veloxseg.planning.planner import VeloxSegPlanner
 
     with printing_to_log():
-        _fingerprint_extractor(read_description(raw))(name, num_workers).run(
-            overwrite_existing=True
-        )
-        VeloxSegPlanner(name, memory_gb).plan_experiment()
+        _extract_fingerprint(workspace, name, description, num_workers)
+        planner = VeloxSegPlanner(name)
+        planner.target, planner.size = target, size
+        planner.given, planner.given_decisions = given, decisions
+        planner.plan_experiment()
+    _write_splits(workspace, name, FoldRule() if given is None else given.split, given is not None)
     return workspace.preprocessed / name / f"{PLANS_NAME}.json"
+
+
+def _given_plan(
+    description: DatasetDescription, preset: str | None, published: PublishedFiles | None
+) -> tuple[GivenPlan | None, tuple[Decision, ...]]:
+    """The plan that a preset or published files fix, and what to say of it."""
+    if preset is not None and published is not None:
+        raise PlanError("--preset and --published fix the same things: give one of them.")
+    if preset is not None:
+        given = preset_plan(preset, description)
+        fates: list[KeyFate] = []
+    elif published is not None:
+        from veloxseg.planning.published import published_plan
+
+        found = published_plan(published.model, published.training, dataset=published.dataset)
+        given, fates = found.plan, list(found.fates)
+        require_fit(given, description)
+    else:
+        return None, ()
+    notes = [Decision(what=given.origin, value="given", why=note) for note in given.notes]
+    told = [Decision(what=fate.key, value=fate.fate, why=fate.note) for fate in fates]
+    return given, (*notes, *told)
+
+
+def _extract_fingerprint(
+    workspace: Workspace, name: str, description: DatasetDescription, num_workers: int
+) -> None:
+    """nnU-Net's fingerprint, and how large the labelled structures are."""
+    _fingerprint_extractor(description)(name, num_workers).run(overwrite_existing=True)
+    labels = [c.label for c in find_cases(workspace.raw / name, description) if c.label is not None]
+    values = [v for v in description.label_values if v not in (0, description.ignore_label)]
+    structures = measure_structures(labels, values, num_workers=num_workers)
+    file = workspace.preprocessed / name / "dataset_fingerprint.json"
+    write_json(file, {**read_json(file), STRUCTURES_KEY: structures.to_json()})
+
+
+def _write_splits(
+    workspace: Workspace, name: str, rule: FoldRule | RatioRule, demanded: bool
+) -> None:
+    """Write splits where there are none; those of a preset must not be others than are there."""
+    file = workspace.preprocessed / name / SPLITS_FILE
+    raw = workspace.raw / name
+    cases = [case.name for case in find_cases(raw, read_description(raw))]
+    patients = patients_of_cases(raw, cases)
+    too_few = isinstance(rule, FoldRule) and len(set(patients.values())) < rule.num_folds
+    if not demanded and (file.is_file() or too_few):
+        return  # training says what too few cases mean
+    write_splits(file, make_splits(cases, patients, rule))
 
 
 def preprocess(dataset: str, *, workspace: Workspace, num_workers: int = 1) -> Path:

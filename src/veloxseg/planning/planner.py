@@ -13,10 +13,15 @@ from nnunetv2.utilities.label_handling.label_handling import get_labelmanager_cl
 
 from veloxseg.atomic import write_json
 from veloxseg.errors import DatasetError, PlanError
+from veloxseg.network.config import NetworkConfig
 from veloxseg.network.plans import NETWORK_CLASS_NAME
-from veloxseg.planning.files import CONFIGURATION, PLANS_NAME
-from veloxseg.planning.rules import DEFAULT_MEMORY_GB, MemoryTarget, modality_groups, plan_network
-from veloxseg.planning.structures import smallest_structure_mm
+from veloxseg.planning.files import CONFIGURATION, DECISIONS_KEY, PLANS_NAME, STRUCTURES_KEY
+from veloxseg.planning.given import GivenPlan
+from veloxseg.planning.network_plan import DatasetNumbers, Decision, plan_network
+from veloxseg.planning.recipe import RECIPE_KEY, TrainingRecipe
+from veloxseg.planning.rules import Size
+from veloxseg.planning.structures import StructureSizes, measure_structures
+from veloxseg.planning.target import DEFAULT_TARGET, Target
 
 
 class VeloxSegPlanner(ExperimentPlanner):  # type: ignore[misc]
@@ -26,14 +31,21 @@ class VeloxSegPlanner(ExperimentPlanner):  # type: ignore[misc]
 
     Args:
         dataset_name_or_id: An nnU-Net dataset whose fingerprint is extracted.
-        gpu_memory_target_in_gb: Memory of a training batch of two.
+        gpu_memory_target_in_gb: Memory of a training step; None: of the default target.
         overwrite_target_spacing: mm, (Z, Y, X) before transposition.
+
+    Attributes:
+        target: What training may take.
+        size: Width of the network.
+        recipe: How the network is to be trained.
+        given: A plan that fixes network, spacing, axes and recipe, in place of the rules.
+        given_decisions: What to say of the given plan.
     """
 
     def __init__(
         self,
         dataset_name_or_id: str | int,
-        gpu_memory_target_in_gb: float = DEFAULT_MEMORY_GB,
+        gpu_memory_target_in_gb: float | None = None,
         preprocessor_name: str = "DefaultPreprocessor",
         plans_name: str = PLANS_NAME,
         overwrite_target_spacing: list[float] | None = None,
@@ -41,14 +53,22 @@ class VeloxSegPlanner(ExperimentPlanner):  # type: ignore[misc]
     ) -> None:
         super().__init__(
             dataset_name_or_id,
-            gpu_memory_target_in_gb,
+            gpu_memory_target_in_gb or DEFAULT_TARGET.memory_gb,
             preprocessor_name,
             plans_name,
             overwrite_target_spacing,
             suppress_transpose,
         )
         self.lowres_creation_threshold = 0.0  # no cascade
-        self.structure_mm: tuple[float, float, float] | None = None
+        self.target = DEFAULT_TARGET
+        if gpu_memory_target_in_gb is not None:
+            self.target = Target(
+                name=f"{gpu_memory_target_in_gb:g}gb", memory_gb=gpu_memory_target_in_gb
+            )
+        self.size: Size = "B"
+        self.recipe = TrainingRecipe()
+        self.given: GivenPlan | None = None
+        self.given_decisions: tuple[Decision, ...] = ()
 
     def plan_experiment(self) -> dict[str, Any]:
         """Plan, and write the plans file.
@@ -57,12 +77,22 @@ class VeloxSegPlanner(ExperimentPlanner):  # type: ignore[misc]
             DatasetError: the labels are missing.
             PlanError: the dataset is not three-dimensional.
         """
-        labels = [Path(case["label"]) for case in self.dataset.values()]
-        if not labels:
+        if not self.dataset:
             raise DatasetError(f"{self.raw_dataset_folder}: no training cases to plan for.")
-        values = [v for v in self._label_manager().all_labels if v != 0]
-        self.structure_mm = smallest_structure_mm(labels, values)
         return super().plan_experiment()  # type: ignore[no-any-return]
+
+    def determine_fullres_target_spacing(self) -> Any:
+        """nnU-Net's, or the given plan's; mm, (Z, Y, X)."""
+        if self.given is not None:
+            return np.array(self.given.spacing_zyx)
+        return super().determine_fullres_target_spacing()
+
+    def determine_transpose(self) -> Any:
+        """nnU-Net's order of the axes, or the given plan's."""
+        if self.given is not None:
+            forward = list(self.given.transpose_forward)
+            return forward, [forward.index(axis) for axis in range(3)]
+        return super().determine_transpose()
 
     def get_plans_for_configuration(
         self,
@@ -75,18 +105,7 @@ class VeloxSegPlanner(ExperimentPlanner):  # type: ignore[misc]
         """Plan one configuration; nothing for nnU-Net's 2-D one."""
         if len(spacing) == 2:
             return {}
-        assert self.structure_mm is not None
-        forward, _ = self.determine_transpose()
-        structure = np.asarray(self.structure_mm)[forward] / np.asarray(spacing)
-        channel_names = self.dataset_json.get("channel_names") or self.dataset_json["modality"]
-        network = plan_network(
-            median_shape=[float(extent) for extent in median_shape],
-            spacing_zyx=[float(s) for s in spacing],
-            structure_zyx=[float(s) for s in structure],
-            in_channels=modality_groups(list(channel_names.values())),
-            num_classes=self._label_manager().num_segmentation_heads,
-            target=MemoryTarget.from_gb(self.UNet_vram_target_GB),
-        )
+        network, batch_size, recipe, decisions = self._choose(spacing, median_shape)
         kwargs = network.to_json()
         del kwargs["num_classes"]  # nnU-Net's label manager counts the outputs
         schemes, masked = self.determine_normalization_scheme_and_whether_mask_is_used_for_norm()
@@ -95,7 +114,7 @@ class VeloxSegPlanner(ExperimentPlanner):  # type: ignore[misc]
         return {
             "data_identifier": data_identifier,
             "preprocessor_name": self.preprocessor_name,
-            "batch_size": self.UNet_min_batch_size,
+            "batch_size": batch_size,
             "patch_size": list(network.patch_size),
             "median_image_size_in_voxels": median_shape,
             "spacing": spacing,
@@ -112,7 +131,41 @@ class VeloxSegPlanner(ExperimentPlanner):  # type: ignore[misc]
                 "arch_kwargs": kwargs,
                 "_kw_requires_import": [],
             },
+            RECIPE_KEY: recipe.model_dump(mode="json"),
+            DECISIONS_KEY: [decision.to_json() for decision in decisions],
+            **({} if self.given is None else {"overlap": self.given.overlap}),
         }
+
+    def _choose(
+        self, spacing: Any, median_shape: Any
+    ) -> tuple[NetworkConfig, int, TrainingRecipe, tuple[Decision, ...]]:
+        if self.given is not None:
+            given = self.given
+            return given.network, given.batch_size, given.recipe, self.given_decisions
+        forward, _ = self.determine_transpose()
+        structure = np.asarray(self._structures().percentile_10_mm)[forward] / np.asarray(spacing)
+        names = self.dataset_json.get("channel_names") or self.dataset_json["modality"]
+        plan = plan_network(
+            DatasetNumbers(
+                median_shape=[float(extent) for extent in median_shape],
+                spacing=[float(step) for step in spacing],
+                structure=[float(extent) for extent in structure],
+                channel_names=list(names.values()),
+                num_classes=self._label_manager().num_segmentation_heads,
+                num_cases=len(self.dataset),
+            ),
+            target=self.target,
+            size=self.size,
+            teachers=self.recipe.teachers != "off",
+        )
+        return plan.network, plan.batch_size, self.recipe, plan.decisions
+
+    def _structures(self) -> StructureSizes:
+        """From the fingerprint; measured where nnU-Net's own command made it."""
+        if STRUCTURES_KEY in self.dataset_fingerprint:
+            return StructureSizes.from_json(self.dataset_fingerprint[STRUCTURES_KEY])
+        values = [value for value in self._label_manager().all_labels if value != 0]
+        return measure_structures([Path(c["label"]) for c in self.dataset.values()], values)
 
     def save_plans(self, plans: dict[str, Any]) -> None:
         """Write the plans file, whole or not at all, with our configuration alone.

@@ -1,42 +1,39 @@
-"""From what a dataset looks like to the sizes of a network: pure functions of a few numbers.
+"""From what a dataset looks like to the sizes of a network: pure rules, one a function.
 
-The rules, in order:
-
-1. Field of view: the patch starts as the median shape and shrinks along its physically longest axis
-   until it has at most ``voxels`` of the memory target.
-2. Stem stride: per axis the largest of 4, 2, 1 that leaves the smallest structures
-   ``MIN_STEM_CELLS`` cells across and no cell longer than 1.5 times its shortest side (a stride of
-   1 excepted). Where the first grid then has more positions than the target
-   allows, the strides grow as far as the structures stay visible, then together on the fine axes,
-   and what is still too much is cut off the view.
-3. Stages: an axis halves while its positions are not coarser than twice the finest axis and the
-   coarser grid keeps two of them; up to four stages, until no axis halves. A last stage for whose
-   sake the patch would be padded by more than ``MAX_PADDING`` is left out (three always stay).
-4. The patch is rounded up to whole cells of the deepest grid (down, where it would outgrow the
-   target by more than a quarter), and its deepest grid to an extent that windows can tile.
-5. Windows, widths, heads: the published ones by stage; per axis the window is the divisor of the
-   grid by a power of two that is nearest to the published window.
-
-The group widths 4, 8, 8, 16 are the published heuristic guided by the Johnson-Lindenstrauss bound,
-not computed from it.
+``network_plan.py`` applies them in their order; ``docs/planning.md`` says why they are as they are.
+All axes are those of the network's input.
 """
 
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from typing import Literal
 
-from veloxseg.errors import PlanError
 from veloxseg.network.config import Axes, NetworkConfig, divide
 
-DEFAULT_MEMORY_GB = 4.0
+Size = Literal["S", "B", "L"]
+
 MIN_STEM_CELLS = 4
+"""Cells of the first grid that the smallest structures keep across."""
+
+MAX_CELL_RATIO = 1.5
+"""Longest side of the first grid's cell over its shortest; a stride of 1 is always allowed."""
+
 MAX_STAGES = 4
 MAX_PADDING = 1.25
+"""By how much a patch may grow for the sake of a last stage."""
+
+BASE_CHANNELS: dict[Size, int] = {"S": 8, "B": 16, "L": 24}
+"""Channels of the first stage; they double from stage to stage."""
+
+GROUP_WIDTH_FACTOR = 0.78
+"""Of ``group_width``: with it the rule gives the published widths for one and two modalities."""
+
+MIN_GROUP_WIDTH, MAX_GROUP_WIDTH = 4, 16
+
 _STEMS = (1, 2, 4)
 _MIN_VIEW = 8
-_BASE_CHANNELS = 16
-_GROUP_WIDTHS = (4, 8, 8, 16)
 _EXPANSION = (3, 3, 2, 2)
 _WINDOWS = (3, 6, 3, 3)
 _HEADS = (1, 2, 2, 4)
@@ -44,148 +41,104 @@ _HEAD_CHANNELS = (4, 8, 8, 16)
 _MAX_DEEPEST = 8  # the window of a deepest grid is the grid itself: at most 8³ tokens
 
 
-@dataclass(frozen=True, kw_only=True)
-class MemoryTarget:
-    """What a training batch of two may hold.
+def visible_stem(
+    view: Axes, structure: Sequence[float], spacing: Sequence[float]
+) -> tuple[Axes, Axes]:
+    """The stem stride that keeps the smallest structures visible, and the largest that does.
 
-    Attributes:
-        voxels: Of a patch: the full-resolution logits, losses and images grow with it.
-        positions: Of the first grid: the features grow with it.
-    """
-
-    voxels: int
-    positions: int
-
-    @classmethod
-    def from_gb(cls, gigabytes: float) -> "MemoryTarget":
-        """Scale from the published 96³ patch with its 24³ positions, at home in 4 GB.
-
-        Raises:
-            PlanError: the target is not positive.
-        """
-        if gigabytes <= 0:
-            raise PlanError(f"The memory target is {gigabytes} GB: expected a positive number.")
-        scale = gigabytes / 4
-        return cls(voxels=round(96**3 * scale), positions=round(1.5 * 24**3 * scale))
-
-
-def plan_network(
-    *,
-    median_shape: Sequence[float],
-    spacing_zyx: Sequence[float],
-    structure_zyx: Sequence[float],
-    in_channels: Sequence[int],
-    num_classes: int,
-    target: MemoryTarget,
-) -> NetworkConfig:
-    """Choose all sizes of a network for a dataset.
+    Per axis the largest of 4, 2, 1 that leaves the structures ``MIN_STEM_CELLS`` cells across; of
+    these no cell may be longer than ``MAX_CELL_RATIO`` times its shortest side.
 
     Args:
-        median_shape: Median case after cropping and resampling, voxels, (Z, Y, X).
-        spacing_zyx: Target spacing, mm.
-        structure_zyx: Extent of the smallest structures to be seen, voxels at the target spacing.
-        in_channels: Channels of each modality.
-        num_classes: Outputs.
-        target: Bound on patch and first grid.
+        view: Field of view in voxels.
+        structure: Extent of the smallest structures to be seen, in voxels.
+        spacing: mm.
 
-    Raises:
-        PlanError: the dataset is not three-dimensional.
+    Returns:
+        The stride with cells of even sides, and per axis the largest one that the structures allow.
     """
-    shape = [max(1, round(extent)) for extent in median_shape]
-    if len(shape) != 3 or min(shape) < 2:
-        raise PlanError(
-            f"The median case has the shape {tuple(shape)} (z, y, x). VeloxSeg needs 3-D volumes "
-            "of at least two voxels an axis; use nnU-Net's 2d configuration for single slices."
-        )
-    view = field_of_view(shape, spacing_zyx, lambda view: math.prod(view) <= target.voxels)
-    stem = stem_stride(view, structure_zyx, spacing_zyx, max_positions=target.positions)
-    view = field_of_view(view, spacing_zyx, lambda view: positions(view, stem) <= target.positions)
-    position_mm = [mm * s for mm, s in zip(spacing_zyx, stem, strict=True)]
-    strides = stage_strides(divide(view, stem), position_mm)
-    patch = whole_patch(view, stem, strides, max_voxels=target.voxels)
-    while len(strides) > 2:
-        smaller = whole_patch(view, stem, strides[:-1], max_voxels=target.voxels)
-        if math.prod(patch) <= MAX_PADDING * math.prod(smaller):
-            break
-        strides, patch = strides[:-1], smaller
-    grids = [divide(patch, stem)]
-    for stride in strides:
-        grids.append(divide(grids[-1], stride))
-    stages = range(len(grids))
-    channels = tuple(_BASE_CHANNELS * 2**stage for stage in stages)
-    return NetworkConfig(
-        patch_size=patch,
-        in_channels=tuple(in_channels),
-        num_classes=num_classes,
-        stem_stride=stem,
-        strides=strides,
-        conv_channels=channels,
-        attention_channels=channels,
-        conv_depths=(1,) * len(grids),
-        attention_depths=(1,) * len(grids),
-        group_widths=_GROUP_WIDTHS[: len(grids)],
-        conv_expansion=_EXPANSION[: len(grids)],
-        attention_expansion=_EXPANSION[: len(grids)],
-        big_windows=tuple(window(grids[stage], _WINDOWS[stage]) for stage in stages),
-        small_windows=((1, 1, 1),) * len(grids),
-        num_heads=_HEADS[: len(grids)],
-        head_channels=_HEAD_CHANNELS[: len(grids)],
-        attention_dropout=0.0,  # augmentation regularises, as in nnU-Net's own networks
-        projection_dropout=0.0,
-        conv_dropout=0.0,
-    )
-
-
-def field_of_view(
-    shape: Sequence[int], spacing_zyx: Sequence[float], fits: Callable[[Axes], bool]
-) -> Axes:
-    """The shape, cut along its longest physical axis until it fits; eight voxels always stay."""
-    view = [int(extent) for extent in shape]
-    while not fits(_axes(view)) and max(view) > _MIN_VIEW:
-        lengths = [v * s if v > _MIN_VIEW else 0.0 for v, s in zip(view, spacing_zyx, strict=True)]
-        axis = lengths.index(max(lengths))
-        view[axis] = max(_MIN_VIEW, view[axis] - max(1, view[axis] // 32))
-    return _axes(view)
-
-
-def stem_stride(
-    view: Axes,
-    structure_zyx: Sequence[float],
-    spacing_zyx: Sequence[float],
-    *,
-    max_positions: int,
-) -> Axes:
-    """The largest stride that keeps small structures visible and the first grid affordable."""
-    visible = [
+    largest = [
         max(s for s in _STEMS if s == 1 or (s * MIN_STEM_CELLS <= e and 4 * s <= v))
-        for e, v in zip(structure_zyx, view, strict=True)
+        for e, v in zip(structure, view, strict=True)
     ]
-    finest = min(s * mm for s, mm in zip(visible, spacing_zyx, strict=True))
-    stem = [
-        max(c for c in _STEMS if c == 1 or (c <= s and c * mm <= 1.5 * finest))
-        for s, mm in zip(visible, spacing_zyx, strict=True)
+    finest = min(s * mm for s, mm in zip(largest, spacing, strict=True))
+    even = [
+        max(c for c in _STEMS if c == 1 or (c <= s and c * mm <= MAX_CELL_RATIO * finest))
+        for s, mm in zip(largest, spacing, strict=True)
     ]
-    while positions(view, stem) > max_positions:
-        sizes = [s * mm for s, mm in zip(stem, spacing_zyx, strict=True)]
-        grows = [s < most for s, most in zip(stem, visible, strict=True)]
-        if not any(grows):  # nothing is left but to give up small structures, on all fine axes
-            grows = [size <= 1.5 * min(sizes) for size in sizes]
-            if any(
-                g and (s == max(_STEMS) or 4 * s >= v)
-                for g, s, v in zip(grows, stem, view, strict=True)
-            ):
-                break
-        stem = [2 * s if grow else s for s, grow in zip(stem, grows, strict=True)]
-    return _axes(stem)
+    return _axes(even), _axes(largest)
 
 
-def positions(view: Sequence[int], stem: Sequence[int]) -> float:
-    """Positions of the first grid, not rounded."""
-    return math.prod(v / s for v, s in zip(view, stem, strict=True))
+def coarser_stem(
+    stem: Axes, largest: Axes, view: Axes, spacing: Sequence[float]
+) -> tuple[Axes, bool] | None:
+    """The next coarser stem stride.
+
+    First the axes grow on which the structures stay visible; then the fine axes together.
+
+    Args:
+        stem: The stride that costs too much.
+        largest: Per axis the largest one that the structures allow.
+        view: Field of view in voxels; four cells an axis stay.
+        spacing: mm.
+
+    Returns:
+        The stride, and whether small structures stay visible; None where no axis can grow.
+    """
+    grows = [s < most for s, most in zip(stem, largest, strict=True)]
+    visible = any(grows)
+    if not visible:
+        sizes = [s * mm for s, mm in zip(stem, spacing, strict=True)]
+        grows = [size <= MAX_CELL_RATIO * min(sizes) for size in sizes]
+        if any(
+            g and (s == max(_STEMS) or 8 * s > v) for g, s, v in zip(grows, stem, view, strict=True)
+        ):
+            return None
+    return _axes(2 * s if grow else s for s, grow in zip(stem, grows, strict=True)), visible
+
+
+def cut_view(view: Axes, spacing: Sequence[float]) -> Axes | None:
+    """The field of view with a thirty-second less along its physically longest axis.
+
+    Returns:
+        The smaller view; None where every axis is down to eight voxels.
+    """
+    lengths = [v * mm if v > _MIN_VIEW else 0.0 for v, mm in zip(view, spacing, strict=True)]
+    if not any(lengths):
+        return None
+    axis = lengths.index(max(lengths))
+    smaller = list(view)
+    smaller[axis] = max(_MIN_VIEW, view[axis] - max(1, view[axis] // 32))
+    return _axes(smaller)
+
+
+def cut_until(view: Axes, spacing: Sequence[float], fits: Callable[[Axes], bool]) -> Axes:
+    """Cut the field of view until it fits, or cannot be cut.
+
+    Args:
+        view: In voxels.
+        spacing: mm.
+        fits: Whether a view does; where one does, smaller ones are taken to do so too.
+    """
+    views: list[Axes] = []
+    smaller: Axes | None = view
+    while smaller is not None:
+        views.append(smaller)
+        smaller = cut_view(smaller, spacing)
+    return views[min(bisect_left(views, True, key=fits), len(views) - 1)]
 
 
 def stage_strides(grid: Axes, position_mm: Sequence[float]) -> tuple[Axes, ...]:
-    """Strides between stages: halve fine axes until every grid is small, at least one stride."""
+    """Strides between stages: halve fine axes until every grid is small, at least one stride.
+
+    Args:
+        grid: Extent of the first grid.
+        position_mm: Sides of its cells.
+
+    Returns:
+        At most three strides: an axis halves where its positions are less than twice as coarse as
+        the finest and the coarser grid keeps two of them.
+    """
     extent, size = list(grid), list(position_mm)
     strides: list[Axes] = []
     while len(strides) < MAX_STAGES - 1:
@@ -201,21 +154,28 @@ def stage_strides(grid: Axes, position_mm: Sequence[float]) -> tuple[Axes, ...]:
     return tuple(strides) or ((1, 1, 1),)
 
 
-def whole_patch(view: Axes, stem: Axes, strides: Iterable[Axes], *, max_voxels: int) -> Axes:
-    """Round the field of view to whole cells of the deepest grid, small enough for one window."""
+def whole_patch(view: Axes, stem: Axes, strides: Iterable[Axes]) -> Axes:
+    """The field of view rounded up to whole cells of a deepest grid that windows can tile."""
     cell = list(stem)
     for stride in strides:
         cell = [c * s for c, s in zip(cell, stride, strict=True)]
     deepest = [_tileable(math.ceil(v / c)) for v, c in zip(view, cell, strict=True)]
     if math.prod(deepest) < 2:
         deepest[-1] = 2
-    patch = [d * c for d, c in zip(deepest, cell, strict=True)]
-    while math.prod(patch) > 1.25 * max_voxels and math.prod(deepest) > 2:
-        excess = [d * c / v if d > 1 else 0.0 for d, c, v in zip(deepest, cell, view, strict=True)]
-        axis = excess.index(max(excess))
-        deepest[axis] = _tileable_below(deepest[axis])
-        patch = [d * c for d, c in zip(deepest, cell, strict=True)]
-    return _axes(patch)
+    return _axes(d * c for d, c in zip(deepest, cell, strict=True))
+
+
+def without_padding(view: Axes, stem: Axes, strides: tuple[Axes, ...]) -> tuple[Axes, ...]:
+    """Leave out last stages for whose sake the patch would grow by more than ``MAX_PADDING``.
+
+    Three stages always stay.
+    """
+    while len(strides) > 2:
+        fewer = whole_patch(view, stem, strides[:-1])
+        if math.prod(whole_patch(view, stem, strides)) <= MAX_PADDING * math.prod(fewer):
+            break
+        strides = strides[:-1]
+    return strides
 
 
 def window(grid: Axes, wanted: int) -> Axes:
@@ -225,6 +185,60 @@ def window(grid: Axes, wanted: int) -> Axes:
         choices = [extent >> k for k in range(extent.bit_length()) if extent % (1 << k) == 0]
         extents.append(min(choices, key=lambda choice: abs(math.log(choice / wanted))))
     return _axes(extents)
+
+
+def group_width(voxels: int, *, num_modalities: int) -> int:
+    """Channels in a group of the JLC convolutions, from what one position stands for.
+
+    The power of two nearest to 0.78 log2(M v), v the voxels of a position, from 4 to 16. This is in
+    the spirit of the Johnson-Lindenstrauss bound, by which a group must grow with the logarithm of
+    the number of tokens that it keeps apart; the paper's constants are not public, and the factor
+    is the one that gives the published widths 4, 8, 8, 16 at v = 2⁶, 2⁹, 2¹², 2¹⁵.
+    """
+    wanted = max(GROUP_WIDTH_FACTOR * math.log2(num_modalities * voxels), 1.0)
+    nearest = 1 << round(math.log2(wanted))
+    return min(max(nearest, MIN_GROUP_WIDTH), MAX_GROUP_WIDTH)
+
+
+def make_network(
+    *,
+    patch_size: Axes,
+    in_channels: Sequence[int],
+    num_classes: int,
+    stem: Axes,
+    strides: tuple[Axes, ...],
+    size: Size,
+) -> NetworkConfig:
+    """All other sizes, from those of the patch, the stem and the stages."""
+    grids = [divide(patch_size, stem)]
+    voxels = [math.prod(stem)]
+    for stride in strides:
+        grids.append(divide(grids[-1], stride))
+        voxels.append(voxels[-1] * math.prod(stride))
+    stages = len(grids)
+    channels = tuple(BASE_CHANNELS[size] * 2**stage for stage in range(stages))
+    modalities = len(in_channels)
+    return NetworkConfig(
+        patch_size=patch_size,
+        in_channels=tuple(in_channels),
+        num_classes=num_classes,
+        stem_stride=stem,
+        strides=strides,
+        conv_channels=channels,
+        attention_channels=channels,
+        conv_depths=(1,) * stages,
+        attention_depths=(1,) * stages,
+        group_widths=tuple(group_width(v, num_modalities=modalities) for v in voxels),
+        conv_expansion=_EXPANSION[:stages],
+        attention_expansion=_EXPANSION[:stages],
+        big_windows=tuple(window(grids[stage], _WINDOWS[stage]) for stage in range(stages)),
+        small_windows=((1, 1, 1),) * stages,
+        num_heads=_HEADS[:stages],
+        head_channels=_HEAD_CHANNELS[:stages],
+        attention_dropout=0.0,  # augmentation regularises, as in nnU-Net's own networks
+        projection_dropout=0.0,
+        conv_dropout=0.0,
+    )
 
 
 def modality_groups(channel_names: Sequence[str]) -> tuple[int, ...]:
@@ -253,10 +267,6 @@ def _kind(name: str) -> str:
 def _tileable(extent: int) -> int:
     """The smallest extent, not below this one, that is at most 8 times a power of two."""
     return next(e for e in range(extent, 2 * extent + 1) if _odd_part(e) <= _MAX_DEEPEST)
-
-
-def _tileable_below(extent: int) -> int:
-    return next(e for e in range(extent - 1, 0, -1) if _odd_part(e) <= _MAX_DEEPEST)
 
 
 def _odd_part(value: int) -> int:

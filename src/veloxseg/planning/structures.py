@@ -1,12 +1,16 @@
 """How large the labelled structures are: the fingerprint's missing number."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, isfinite
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from veloxseg.planning.optional import map_cases
 from veloxseg.volumes.reading import read_volume
 
 
@@ -37,21 +41,73 @@ def component_extents_mm(
     return np.asarray(extents, dtype=float).reshape(-1, 3)
 
 
-def smallest_structure_mm(
-    labels: Sequence[Path], values: Sequence[int]
-) -> tuple[float, float, float]:
-    """What must be seen: the 10th percentile of component extents over a dataset, mm (Z, Y, X).
+@dataclass(frozen=True, kw_only=True)
+class StructureSizes:
+    """How large a dataset's labelled components are: what the fingerprint holds of them.
 
-    Returns:
-        Infinity on every axis when nothing is labelled.
+    Attributes:
+        num_components: Over all cases and labels, specks of one voxel left out.
+        percentile_10_mm: Extents that a tenth of the components fall below, per axis (Z, Y, X);
+            infinity where there are no components.
+        median_mm: Median extents likewise.
     """
-    extents = [np.empty((0, 3))]
-    for path in labels:
+
+    num_components: int
+    percentile_10_mm: tuple[float, float, float]
+    median_mm: tuple[float, float, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; infinity, which JSON has no word for, is null."""
+        return {
+            "num_components": self.num_components,
+            "percentile_10_mm": [v if isfinite(v) else None for v in self.percentile_10_mm],
+            "median_mm": [v if isfinite(v) else None for v in self.median_mm],
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "StructureSizes":
+        """What :meth:`to_json` gave."""
+        return cls(
+            num_components=content["num_components"],
+            percentile_10_mm=_triple(content["percentile_10_mm"]),
+            median_mm=_triple(content["median_mm"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _LabelReader:
+    """Component extents of one label file; picklable, for processes."""
+
+    values: tuple[int, ...]
+
+    def __call__(self, path: Path) -> NDArray[np.float64]:
         volume = read_volume(path)
         data = np.rint(volume.data).astype(np.int64)
-        extents.append(component_extents_mm(data, values, volume.spacing_zyx))
-    every = np.concatenate(extents)
+        return component_extents_mm(data, self.values, volume.spacing_zyx)
+
+
+def measure_structures(
+    labels: Sequence[Path], values: Sequence[int], *, num_workers: int = 1
+) -> StructureSizes:
+    """Measure the components of every label file of a dataset.
+
+    Args:
+        labels: The files.
+        values: Labels to look at.
+        num_workers: Processes that read files.
+    """
+    extents = map_cases(_LabelReader(values=tuple(values)), labels, num_workers=num_workers)
+    every = np.concatenate([np.empty((0, 3)), *extents])
     if not len(every):
-        return (float("inf"),) * 3
-    z, y, x = (float(v) for v in np.percentile(every, 10, axis=0))
+        nothing = (inf, inf, inf)
+        return StructureSizes(num_components=0, percentile_10_mm=nothing, median_mm=nothing)
+    return StructureSizes(
+        num_components=len(every),
+        percentile_10_mm=_triple(np.percentile(every, 10, axis=0)),
+        median_mm=_triple(np.percentile(every, 50, axis=0)),
+    )
+
+
+def _triple(values: Iterable[float | None]) -> tuple[float, float, float]:
+    z, y, x = (inf if value is None else float(value) for value in values)
     return (z, y, x)

@@ -75,8 +75,8 @@ class Objective(nn.Module):
         weights = head_weights or [2.0**-level for level in range(num_heads)]
         if len(weights) != num_heads or sum(weights) <= 0:
             raise PlanError(
-                f"The plan's head_weights are {list(weights)}: expected {num_heads} numbers, one for "
-                "each segmentation head from fine to coarse, of a positive sum."
+                f"The plan's head_weights are {list(weights)}: expected {num_heads} numbers, one "
+                "for each segmentation head from fine to coarse, of a positive sum."
             )
         self.head_weights = tuple(weight / sum(weights) for weight in weights)
         dice = {"batch_dice": batch_dice, "do_bg": regions, "smooth": 1e-5, "ddp": ddp}

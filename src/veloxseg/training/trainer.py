@@ -155,11 +155,12 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
         """nnU-Net's augmentation, or the published one."""
         if self.recipe.augmentation == "nnunet":
             return super().get_training_transforms(*args, **kwargs)
+        manager = self.label_manager
         targets = self.get_validation_transforms(
             self._get_deep_supervision_scales(),
-            foreground_labels=self.label_manager.foreground_labels,
-            regions=self.label_manager.foreground_regions if self.label_manager.has_regions else None,
-            ignore_label=self.label_manager.ignore_label,
+            foreground_labels=manager.foreground_labels,
+            regions=manager.foreground_regions if manager.has_regions else None,
+            ignore_label=manager.ignore_label,
         )
         patch_size = self.configuration_manager.patch_size
         return rotation_transforms(patch_size, targets, axial_axis=self._axial_axis())
