@@ -4,10 +4,10 @@
     python benchmarks/planning_table.py table RESULTS
 
 ROOT holds planned and preprocessed datasets. A training runs on one thread for as many minutes of
-the process's own CPU time, augmentation included, so that other work on the machine takes wall-clock
-time but no steps from it. It is judged on whole cases of its fold's validation part, on the
-network's grid, without mirroring. NAME is ``DATASET:FOLD:VARIANT[:SEED]``; results that are there are
-passed over.
+the process's own CPU time, augmentation included, so that other work on the machine takes
+wall-clock time but no steps from it. It is judged on whole cases of its fold's validation part, on
+the network's grid, without mirroring. NAME is ``DATASET:FOLD:VARIANT[:SEED]``; results that are
+there are passed over.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import json
 import os
 import resource
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,48 +30,47 @@ from veloxseg.datasets.description import read_description
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.network.config import NetworkConfig
 from veloxseg.network.size import count_parameters
-from veloxseg.planning.files import CONFIGURATION, read_plans
-from veloxseg.planning.rules import MemoryTarget, modality_groups, plan_network
-from veloxseg.planning.structures import smallest_structure_mm
+from veloxseg.planning.files import CONFIGURATION, STRUCTURES_KEY, read_plans
+from veloxseg.planning.network_plan import DatasetNumbers, plan_network
+from veloxseg.planning.structures import StructureSizes
+from veloxseg.planning.target import DEFAULT_TARGET
 
 Variant = dict[str, Any]
 
+SMALL = 96**3 // 4
+NO_TEACHERS = {"teachers": "off"}
+
 VARIANTS: dict[str, Variant] = {
     "base": {},
+    # stem
     "stem1": {"stem": (1, 1, 1)},
     "stem2": {"stem": (2, 2, 2)},
     "stem4": {"stem": (4, 4, 4)},
-    "stem122": {"stem": (1, 2, 2)},
-    "stem144": {"stem": (1, 4, 4)},
+    # field of view: a quarter of the published patch
+    "memory1": {"voxels": SMALL, "stem": (4, 4, 4)},
+    "memory1_stem144": {"voxels": SMALL, "stem": (1, 4, 4)},
+    "memory1_stem2": {"voxels": SMALL, "stem": (1, 2, 2)},
+    "memory1_no_teachers": {"voxels": SMALL, "stem": (4, 4, 4), "recipe": NO_TEACHERS},
+    "memory1_S": {"voxels": SMALL, "stem": (4, 4, 4), "size": "S"},
+    "memory1_L": {"voxels": SMALL, "stem": (4, 4, 4), "size": "L"},
+    # width
     "S": {"size": "S"},
     "L": {"size": "L"},
+    "groups448": {"arch": {"group_widths": [4, 4, 8]}},
+    # teachers and losses
     "sdkt_off": {"recipe": {"sdkt_weight": 0.0}},
     "detached": {"recipe": {"teachers": "detached"}},
-    "no_teachers": {"recipe": {"teachers": "off"}},
-    "L_no_teachers": {"size": "L", "recipe": {"teachers": "off"}},
-    "S_no_teachers": {"size": "S", "recipe": {"teachers": "off"}},
+    "no_teachers": {"recipe": NO_TEACHERS},
     "rec0.1": {"recipe": {"reconstruction_weight": 0.1, "sdkt_weight": 0.4}},
-    "sdkt10": {"recipe": {"sdkt_weight": 10.0}},
+    "flat_heads": {"recipe": {"head_weights": [1.0, 0.25, 0.0625]}},
+    # learning rate
     "lr1e-3": {"recipe": {"learning_rate": 1e-3}},
     "lr5e-3": {"recipe": {"learning_rate": 5e-3}},
-    "lr1e-2": {"recipe": {"learning_rate": 1e-2}},
-    "no_teachers_lr5e-3": {"recipe": {"teachers": "off", "learning_rate": 5e-3}},
+    "no_teachers_lr5e-3": {"recipe": {**NO_TEACHERS, "learning_rate": 5e-3}},
     "published_lr": {"recipe": {"learning_rate": 2.5e-4}},
-    "flat_heads": {"recipe": {"head_weights": [1.0, 0.25, 0.0625]}},
-    "memory2": {"memory": 2.0},
-    "memory1": {"memory": 1.0},
-    "memory1_no_teachers": {"memory": 1.0, "recipe": {"teachers": "off"}},
-    "memory1_stem2": {"memory": 1.0, "stem": (2, 2, 2)},
-    "memory1_stem244": {"memory": 1.0, "stem": (2, 4, 4)},
-    "memory1_stem122": {"memory": 1.0, "stem": (1, 2, 2)},
-    "memory1_S": {"memory": 1.0, "size": "S"},
-    "memory1_L": {"memory": 1.0, "size": "L"},
-    "memory1_lr1e-3": {"memory": 1.0, "recipe": {"learning_rate": 1e-3}},
-    "memory1_lr5e-3": {"memory": 1.0, "recipe": {"learning_rate": 5e-3}},
-    "groups448": {"arch": {"group_widths": [4, 4, 8]}},
-    "kernels35": {"arch": {"kernel_sizes": [1, 3]}},
-    "optional": {"optional": True, "memory": 1.0, "recipe": {"teachers": "off"}},
-    "alone": {"memory": 1.0, "recipe": {"teachers": "off"}},
+    # channels that may be missing, and networks of the channels named before the @ alone
+    "optional": {"optional": True, "voxels": SMALL, "stem": (4, 4, 4), "recipe": NO_TEACHERS},
+    "alone": {"voxels": SMALL, "stem": (4, 4, 4), "recipe": NO_TEACHERS},
 }
 
 
@@ -138,7 +138,9 @@ def train_and_judge(
             for part in subsets
         }
     arch = plans["configurations"][CONFIGURATION]["architecture"]["arch_kwargs"]
-    means = [np.nanmean([list(case.values()) for case in cases.values()]) for cases in dice.values()]
+    means = [
+        np.nanmean([list(case.values()) for case in cases.values()]) for cases in dice.values()
+    ]
     return {
         "dataset": name,
         "fold": fold,
@@ -183,27 +185,30 @@ def changed_plans(
     description = read_description(workspace.raw / name)
     arch = configuration["architecture"]["arch_kwargs"]
     spacing = configuration["spacing"]
-    labels = sorted((workspace.raw / name / "labelsTr").glob("*.nii.gz"))
-    cache = workspace.preprocessed / name / "structure_mm.json"
-    if not cache.is_file():
-        write_json(cache, smallest_structure_mm(labels, description.label_values[1:]))
-    structure = np.asarray(read_json(cache))[plans["transpose_forward"]] / spacing
+    fingerprint = read_json(workspace.preprocessed / name / "dataset_fingerprint.json")
+    extents = StructureSizes.from_json(fingerprint[STRUCTURES_KEY]).percentile_10_mm
+    structure = np.asarray(extents)[plans["transpose_forward"]] / spacing
+    recipe = choice.get("recipe", {})
     network = plan_network(
-        median_shape=configuration["median_image_size_in_voxels"],
-        spacing_zyx=spacing,
-        structure_zyx=structure,
-        in_channels=modality_groups(channels),
-        num_classes=len(description.label_values),
-        target=MemoryTarget.from_gb(choice.get("memory", 4.0)),
+        DatasetNumbers(
+            median_shape=configuration["median_image_size_in_voxels"],
+            spacing=spacing,
+            structure=structure.tolist(),
+            channel_names=channels,
+            num_classes=len(description.label_values),
+            num_cases=description.num_training,
+        ),
+        target=replace(DEFAULT_TARGET, max_voxels=choice.get("voxels", 96**3)),
         size=choice.get("size", "B"),
+        teachers=recipe.get("teachers") != "off",
         stem=choice.get("stem"),
-    ).to_json()
+    ).network.to_json()
     network |= choice.get("arch", {})
     NetworkConfig(**network)
     arch.clear()
     arch |= {key: value for key, value in network.items() if key != "num_classes"}
     configuration["patch_size"] = network["patch_size"]
-    configuration["training"] = choice.get("recipe", {})
+    configuration["training"] = recipe
     return plans
 
 
@@ -213,12 +218,20 @@ def judge(trainer: Any, kept: list[int], dropped: list[int]) -> dict[str, dict[s
 
     trainer.network.eval()
     predictor = nnUNetPredictor(
-        tile_step_size=0.5, use_gaussian=True, use_mirroring=False, device=torch.device("cpu"),
+        tile_step_size=0.5,
+        use_gaussian=True,
+        use_mirroring=False,
+        device=torch.device("cpu"),
         allow_tqdm=False,
     )
     predictor.manual_initialization(
-        trainer.network.network, trainer.plans_manager, trainer.configuration_manager, None,
-        trainer.dataset_json, type(trainer).__name__, None,
+        trainer.network.network,
+        trainer.plans_manager,
+        trainer.configuration_manager,
+        None,
+        trainer.dataset_json,
+        type(trainer).__name__,
+        None,
     )
     _, keys = trainer.do_split()
     cases = trainer.dataset_class(trainer.preprocessed_dataset_folder, keys)

@@ -13,7 +13,7 @@ from veloxseg.datasets.description import DatasetDescription
 from veloxseg.errors import BundleError
 
 OVERLAP = 0.5
-"""Share of a patch that neighbouring patches cover too: nnU-Net's own."""
+"""Share of a patch that neighbouring patches cover too, where a plan says nothing: nnU-Net's."""
 
 _ORIENTATIONS: dict[str, Literal["stored", "ras"]] = {
     "SimpleITKIO": "stored",
@@ -68,7 +68,7 @@ def pipeline_from_plans(
         image_resampling=_resampling(settings, "resampling_fn_data"),
         logits_resampling=_resampling(settings, "resampling_fn_probabilities"),
         patch_size=_get(settings, "patch_size"),
-        overlap=OVERLAP,
+        overlap=settings.get("overlap", OVERLAP),
         mirror_axes=tuple(mirror_axes),
     )
 
