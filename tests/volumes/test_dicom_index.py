@@ -1,4 +1,5 @@
 import os
+from contextlib import suppress
 
 import numpy as np
 import pydicom
@@ -16,7 +17,7 @@ from dicom_files import (
     write_series,
     write_structures,
 )
-from veloxseg.errors import ImageReadError
+from veloxseg.errors import ImageReadError, VeloxSegError
 from veloxseg.volumes.dicom.index import index_dicom
 from veloxseg.volumes.dicom.reading import read_series
 
@@ -196,3 +197,21 @@ def test_studies_are_kept_apart(tmp_path):
 def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(ImageReadError, match="no such folder"):
         index_dicom(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_damaged_file_is_refused_or_read_and_never_crashes(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    paths = write_series(tmp_path, numbers(), kind="PT", injection={"RadionuclideTotalDose": 3e8})
+    data = bytearray(paths[1].read_bytes())
+    if seed % 3 == 0:
+        data = data[: rng.integers(len(data))]
+    for _ in range(4):
+        data[rng.integers(len(data))] = rng.integers(256)
+    paths[1].write_bytes(data)
+    for study in index_dicom(tmp_path).studies:
+        for series in study.series:
+            files = [(one.path, one.frame) for one in series.slices]
+            with suppress(VeloxSegError):
+                image = read_series(files, where=str(series), suv=True)
+                assert image.volume.data.shape[1:] == (5, 4)

@@ -221,6 +221,13 @@ def test_missing_slices_may_be_interpolated(tmp_path):
     assert "about 2 missing slices interpolated" in image.notes[0]
 
 
+def test_a_position_kilometres_away_does_not_fill_the_memory(tmp_path):
+    places = positions(6, along_normal=[0, 3, 6, 9, 12, 1e6])
+    paths = write_series(tmp_path, numbers(), places=places)
+    with pytest.raises(GeometryError, match=r"would make 333334 slices\. Expected 10000 at most"):
+        read(paths, interpolate_gaps=True)
+
+
 def test_a_doubled_slice_is_left_out_and_told(tmp_path):
     stored = numbers()
     paths = write_series(tmp_path / "once", stored)

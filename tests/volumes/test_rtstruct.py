@@ -185,11 +185,11 @@ def test_what_is_no_structure_set_is_refused(tmp_path):
     dataset = pydicom.dcmread(path)
     dataset.ROIContourSequence[0].ContourSequence[0].ContourData = ["1", "2"]
     dataset.save_as(path)
-    with pytest.raises(ImageReadError, match="no readable structure set"):
+    with pytest.raises(ImageReadError, match="rs: no readable DICOM file"):
         read_structure_set(path)
     del dataset.StructureSetROISequence
     dataset.save_as(path)
-    with pytest.raises(ImageReadError, match="no readable structure set"):
+    with pytest.raises(ImageReadError, match="rs: no readable DICOM file"):
         read_structure_set(path)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from veloxseg.errors import GeometryError
-from veloxseg.volumes.dicom.files import read_dataset
+from veloxseg.volumes.dicom.files import interpreting, read_dataset
 from veloxseg.volumes.dicom.pixels import rescaled_planes
 from veloxseg.volumes.dicom.slices import REPETITIONS, DicomSlice
 from veloxseg.volumes.dicom.stacking import Stack
@@ -29,7 +29,8 @@ def require_identical(stack: Stack, *, where: str) -> None:
 
 
 def _plane(one: DicomSlice) -> npt.NDArray[np.float32]:
-    return rescaled_planes(read_dataset(one.path), one.path)[one.frame or 0]
+    with interpreting(one.path):
+        return rescaled_planes(read_dataset(one.path), one.path)[one.frame or 0]
 
 
 def _differences(a: DicomSlice, b: DicomSlice) -> str:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from veloxseg.errors import ImageReadError
+from veloxseg.errors import ImageReadError, VeloxSegError
 
 _PREAMBLE = 128
 # A file without the preamble of PS3.10 begins with its first element, (0008,00xx) or (0002,00xx).
@@ -56,27 +56,35 @@ def show_path(path: Path) -> str:
 
 
 @contextmanager
-def tolerating_headers() -> Iterator[None]:
-    """Keep pydicom from complaining about values that break the standard; we check what we use."""
+def interpreting(path: Path) -> Iterator[None]:
+    """Make sense of a file's attributes: pydicom decodes them when they are asked for.
+
+    Values that break the standard are taken without complaint: we check what we use.
+
+    Raises:
+        ImageReadError: in place of whatever a damaged file makes pydicom stumble over.
+    """
     from pydicom.config import disable_value_validation
 
     with warnings.catch_warnings(), disable_value_validation():
         warnings.simplefilter("ignore")
-        yield
+        try:
+            yield
+        except (VeloxSegError, MemoryError):
+            raise
+        except Exception as error:
+            raise ImageReadError(
+                f"{show_path(path)}: no readable DICOM file ({error}). "
+                "Expected a whole one. Copy or export it again."
+            ) from error
 
 
 def _read(path: Path, **how: Any) -> Any:
     import pydicom
 
-    with tolerating_headers():
-        try:
-            dataset = pydicom.dcmread(path, force=True, **how)
-        except Exception as error:  # whatever a damaged file makes pydicom stumble over
-            raise ImageReadError(
-                f"{show_path(path)}: no readable DICOM file ({error}). "
-                "Expected a whole one. Copy or export it again."
-            ) from error
-    _complete_meta(dataset)
+    with interpreting(path):
+        dataset = pydicom.dcmread(path, force=True, **how)
+        _complete_meta(dataset)
     return dataset
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from veloxseg.errors import ImageReadError
-from veloxseg.volumes.dicom.files import looks_like_dicom, read_header, show_path
+from veloxseg.volumes.dicom.files import interpreting, looks_like_dicom, read_header, show_path
 from veloxseg.volumes.dicom.repetitions import split_repetitions
 from veloxseg.volumes.dicom.slices import (
     COSINE_TOLERANCE,
@@ -220,14 +220,18 @@ def _read_entry(path: Path) -> _Entry:
     try:
         if not looks_like_dicom(path):
             return _Entry(path=path, reason="not DICOM")
-        header = read_header(path, tags=(*SERIES_TAGS, *_IDENTITY_TAGS, *SLICE_TAGS))
+        with interpreting(path):
+            header = read_header(path, tags=(*SERIES_TAGS, *_IDENTITY_TAGS, *SLICE_TAGS))
+            return _interpret(header, path)
     except (ImageReadError, OSError):
         return _Entry(path=path, reason="damaged")
+
+
+def _interpret(header: Any, path: Path) -> _Entry:
     identity = {keyword: _text(header, keyword) for keyword in _IDENTITY_TAGS}
     tags = {keyword: _text(header, keyword) for keyword in SERIES_TAGS}
     sop_class = identity["SOPClassUID"]
-    media_class = header.file_meta.get("MediaStorageSOPClassUID", "")
-    if _DICOMDIR in (sop_class, media_class):
+    if _DICOMDIR in (sop_class, header.file_meta.get("MediaStorageSOPClassUID")):
         return _Entry(path=path, reason="DICOMDIR")
     if not (identity["StudyInstanceUID"] and tags["SeriesInstanceUID"]):
         return _Entry(path=path, reason="DICOM of no study or series")
@@ -241,10 +245,7 @@ def _read_entry(path: Path) -> _Entry:
 
 
 def _text(header: Any, keyword: str) -> str:
-    try:
-        value = header.get(keyword)
-    except Exception:  # a value that pydicom cannot make sense of is as good as none
-        return ""
+    value = header.get(keyword)
     if value is None:
         return ""
     if isinstance(value, str) or not hasattr(value, "__iter__"):

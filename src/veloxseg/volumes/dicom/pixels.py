@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from veloxseg.errors import ImageReadError
-from veloxseg.volumes.dicom.files import show_path, tolerating_headers
+from veloxseg.volumes.dicom.files import show_path
 from veloxseg.volumes.dicom.slices import functional_value
 
 
@@ -82,8 +82,7 @@ def _stored_values(dataset: Any, path: Path) -> npt.NDArray[Any]:
             "Copy or export it again."
         )
     try:
-        with tolerating_headers():
-            pixels: npt.NDArray[Any] = dataset.pixel_array
+        pixels: npt.NDArray[Any] = dataset.pixel_array
     except Exception as error:  # pydicom and its decoders raise many kinds
         syntax = dataset.file_meta.get("TransferSyntaxUID")
         if syntax is None or not syntax.is_compressed:

@@ -4,13 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from veloxseg.volumes.dicom.doubles import require_identical
-from veloxseg.volumes.dicom.files import read_dataset, read_header
+from veloxseg.volumes.dicom.files import interpreting, read_dataset, read_header
 from veloxseg.volumes.dicom.pet_header import (
     PET_TAGS,
     acquired_at,
@@ -115,9 +114,10 @@ def _prepare(
     stack = check_slices(slices, where=where, interpolate_gaps=interpolate_gaps)
     if not suv:
         return stack, stack.notes, None
-    header = read_header(files[0][0])
-    pet = pet_header(header, first_acquired_at=first_acquired_at)
-    factor = suv_factor(pet, timing=frame_timing(header), where=where)
+    with interpreting(files[0][0]):
+        header = read_header(files[0][0])
+        pet = pet_header(header, first_acquired_at=first_acquired_at)
+        factor = suv_factor(pet, timing=frame_timing(header), where=where)
     return stack, (*stack.notes, f"SUV: factor {factor.factor:.8g} ({factor.how})"), pet
 
 
@@ -129,22 +129,29 @@ def _read_slices(files: Sequence[ImageFile]) -> tuple[list[DicomSlice], datetime
     slices: list[DicomSlice] = []
     moments = []
     for path, wanted in frames.items():
-        header = read_header(path, tags=(*SLICE_TAGS, *PET_TAGS))
-        slices += [one for one in slices_of(header, path) if one.frame in wanted]
-        moments.append(acquired_at(header))
+        with interpreting(path):
+            header = read_header(path, tags=(*SLICE_TAGS, *PET_TAGS))
+            slices += [one for one in slices_of(header, path) if one.frame in wanted]
+            moments.append(acquired_at(header))
     return slices, earliest(moments)
 
 
 def _layers(stack: Stack, pet: PetHeader | None, where: str) -> Iterator[npt.NDArray[np.float32]]:
-    opened: tuple[Path, Any, list[npt.NDArray[np.float32]]] | None = None
+    opened: Path | None = None
+    planes: list[npt.NDArray[np.float32]] = []
     for first, *_ in stack.layers:
-        if opened is None or opened[0] != first.path:
-            dataset = read_dataset(first.path)
-            opened = first.path, dataset, rescaled_planes(dataset, first.path)
-        plane = opened[2][first.frame or 0]
+        if opened != first.path:
+            opened = first.path
+            planes = _read_planes(first.path, pet, where)
+        yield planes[first.frame or 0]
+
+
+def _read_planes(path: Path, pet: PetHeader | None, where: str) -> list[npt.NDArray[np.float32]]:
+    """All planes of a file: rescaled, and as SUV if it is wanted."""
+    with interpreting(path):
+        dataset = read_dataset(path)
+        planes = rescaled_planes(dataset, path)
         if pet is None:
-            yield plane
-        else:
-            timing = frame_timing(opened[1])
-            factor = suv_factor(pet, timing=timing, where=where).factor
-            yield (plane.astype(np.float64) * factor).astype(np.float32)
+            return planes
+        factor = suv_factor(pet, timing=frame_timing(dataset), where=where).factor
+    return [(plane.astype(np.float64) * factor).astype(np.float32) for plane in planes]

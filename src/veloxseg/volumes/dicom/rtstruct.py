@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from veloxseg.errors import GeometryError, ImageReadError
+from veloxseg.errors import GeometryError
 from veloxseg.volumes.dicom.contours import rasterise
-from veloxseg.volumes.dicom.files import read_dataset, show_path, tolerating_headers
+from veloxseg.volumes.dicom.files import interpreting, read_dataset
 from veloxseg.volumes.volume import Grid
 
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
@@ -55,15 +55,8 @@ def read_structure_set(path: Path) -> StructureSet:
         ImageReadError: the file is damaged, no structure set, or a contour has not three numbers a
             point.
     """
-    dataset = read_dataset(path)
-    with tolerating_headers():
-        try:
-            return _structure_set(dataset, path)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ImageReadError(
-                f"{show_path(path)}: no readable structure set ({error}). Expected an RTSTRUCT "
-                "with contours of x, y, z positions. Export it again."
-            ) from error
+    with interpreting(path):
+        return _structure_set(read_dataset(path), path)
 
 
 def roi_mask(

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from veloxseg.errors import GeometryError, ImageReadError
-from veloxseg.volumes.dicom.files import read_dataset, show_path, tolerating_headers
+from veloxseg.volumes.dicom.files import interpreting, read_dataset, show_path
 from veloxseg.volumes.dicom.slices import DicomSlice, functional_value, slices_of
-from veloxseg.volumes.dicom.stacking import HOLE_GAPS, SAME_POSITION_MM
+from veloxseg.volumes.dicom.stacking import HOLE_GAPS, MOST_LAYERS, SAME_POSITION_MM
 from veloxseg.volumes.volume import Grid
 
 LARGEST_DRIFT_VOXELS = 0.05
@@ -59,7 +59,31 @@ def read_segmentation(path: Path) -> Segmentation:
         ImageReadError: the file is damaged or no segmentation.
         GeometryError: its frames make no stack.
     """
-    dataset = _open(path)
+    with interpreting(path):
+        return _segmentation(_open(path), path)
+
+
+def segment_mask(segmentation: Segmentation, numbers: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Find the voxels that belong to any of several segments.
+
+    Binary segmentations and label maps as stored; fractional ones where the fraction is a half or
+    more.
+
+    Args:
+        segmentation: The segmentation.
+        numbers: Segment numbers.
+
+    Returns:
+        (Z, Y, X) booleans on the segmentation's own grid.
+
+    Raises:
+        ImageReadError: the pixels cannot be read.
+    """
+    with interpreting(segmentation.path):
+        return _mask(_open(segmentation.path), segmentation, numbers)
+
+
+def _segmentation(dataset: Any, path: Path) -> Segmentation:
     segments = [
         Segment(
             number=int(item.SegmentNumber),
@@ -82,33 +106,12 @@ def read_segmentation(path: Path) -> Segmentation:
     )
 
 
-def segment_mask(segmentation: Segmentation, numbers: Sequence[int]) -> npt.NDArray[np.bool_]:
-    """Find the voxels that belong to any of several segments.
-
-    Binary segmentations and label maps as stored; fractional ones where the fraction is a half or
-    more.
-
-    Args:
-        segmentation: The segmentation.
-        numbers: Segment numbers.
-
-    Returns:
-        (Z, Y, X) booleans on the segmentation's own grid.
-
-    Raises:
-        ImageReadError: the pixels cannot be read.
-    """
-    dataset = _open(segmentation.path)
+def _mask(
+    dataset: Any, segmentation: Segmentation, numbers: Sequence[int]
+) -> npt.NDArray[np.bool_]:
     kind = str(dataset.get("SegmentationType"))
-    try:
-        with tolerating_headers():
-            frames = np.asarray(dataset.pixel_array)
-    except Exception as error:  # pydicom and its decoders raise many kinds
-        raise ImageReadError(
-            f"{show_path(segmentation.path)}: the segments' pixels cannot be decoded ({error}). "
-            "Copy or export it again."
-        ) from error
     slices = list(slices_of(dataset, segmentation.path))
+    frames = np.asarray(dataset.pixel_array)
     frames = frames.reshape(len(slices), *segmentation.grid.size_zyx[1:])
     half = float(dataset.get("MaximumFractionalValue") or 1) / 2 if kind == "FRACTIONAL" else 0.5
     inside = np.zeros(segmentation.grid.size_zyx, dtype=np.bool_)
@@ -158,11 +161,17 @@ def _grid(dataset: Any, slices: Sequence[DicomSlice], where: str) -> Grid:
         )
     along_normal = np.unique(places[:, 2])
     step = _step(dataset, along_normal, where)
+    depth = round(float(np.ptp(along_normal)) / step) + 1
+    if depth > MOST_LAYERS:
+        raise GeometryError(
+            f"{where}: frames over {np.ptp(along_normal):.4g} mm, {step:.4g} mm apart. Expected "
+            f"{MOST_LAYERS} layers at most. Export the segmentation again."
+        )
     first = places[places[:, 2].argmin()]
     origin = first @ axes
     return Grid(
         size_zyx=(
-            round(float(np.ptp(along_normal)) / step) + 1,
+            depth,
             slices[0].size_yx[0],
             slices[0].size_yx[1],
         ),

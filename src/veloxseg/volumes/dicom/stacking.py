@@ -19,6 +19,9 @@ HOLE_GAPS = 1.5
 LARGEST_TILT_DEGREES = 45.0
 """Gantries tilt by 30 at most; beyond this, the orientation contradicts the positions."""
 
+MOST_LAYERS = 10_000
+"""Ten metres of patient in millimetres: more is a broken header, which must not fill the memory."""
+
 _SHOWN = 5
 
 
@@ -166,8 +169,14 @@ def _count_of_grid(
             f"{where}: {text}: about {missing} slices are missing. Expected none. "
             "Find the missing files, or accept interpolated slices: --interpolate-gaps."
         )
+    count = round(float(along_normal[-1] - along_normal[0]) / usual) + 1
+    if count > MOST_LAYERS:
+        raise GeometryError(
+            f"{where}: {text}, which would make {count} slices. Expected {MOST_LAYERS} at most. "
+            "A position is wrong: export the series again."
+        )
     notes.append(f"{text}; about {missing} missing slices interpolated")
-    return round(float(along_normal[-1] - along_normal[0]) / usual) + 1
+    return count
 
 
 def _grid_of(
