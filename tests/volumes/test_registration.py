@@ -111,13 +111,13 @@ def test_two_runs_agree_to_the_bit_whatever_the_number_of_threads():
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     found = []
     try:
-        for threads in (1, 3, 1):
+        for threads in (1, 3):
             sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
             found.append(register(pet, ct, affine=True))
     finally:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
     assert found[0].improved
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1]
 
 
 def test_aligned_images_stay_exactly_where_they_are():
