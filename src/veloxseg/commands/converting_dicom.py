@@ -50,6 +50,16 @@ def convert_dicom_command(
     interpolate_gaps: Annotated[
         bool, typer.Option("--interpolate-gaps", help="Fill in missing slices.")
     ] = False,
+    register: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME of a channel to register to the reference; repeat for several. The label "
+            "stays with the reference."
+        ),
+    ] = None,
+    affine: Annotated[
+        bool, typer.Option("--affine", help="Registration allows for scaling and shear, too.")
+    ] = False,
     num_workers: NumWorkers = 1,
     root: Root = None,
 ) -> None:
@@ -80,6 +90,8 @@ def convert_dicom_command(
             reference=reference,
             naming=Naming(pattern=case_name, key=patient_key),
             interpolate_gaps=interpolate_gaps,
+            register=register or (),
+            affine=affine,
             index=index,
             num_workers=num_workers,
             progress=progress,

@@ -459,6 +459,36 @@ def test_channels_in_different_frames_of_reference_are_an_error_unless_allowed(s
     convert(source, workspace, rules=rules)
 
 
+def test_a_displaced_series_in_a_frame_of_its_own_is_registered(tmp_path, workspace):
+    folder = tmp_path / "source"
+    z, y, x = np.indices((16, 32, 32)) - np.array([8, 16, 15])[:, None, None, None]
+    head = (z / 6) ** 2 + (y / 12) ** 2 + (x / 10) ** 2 < 1
+    eye = (z / 2) ** 2 + ((y + 6) / 3) ** 2 + ((x - 4) / 3) ** 2 < 1
+    stored = (300 * head + 500 * eye).astype(np.int16)
+    shifted = positions(16) + np.array([2.0, -3.0, 3.0])
+    write_series(folder / "ct", stored)
+    write_series(
+        folder / "mr",
+        (900 - stored // 2).astype(np.int16) * head,
+        kind="MR",
+        places=shifted,
+        FrameOfReferenceUID=uid("elsewhere"),
+    )
+    channels = ["CT=modality:CT", "MR=modality:MR"]
+    with pytest.raises(DatasetError, match="--register MR --reference CT"):
+        convert(folder, workspace, channels=channels, labels=[])
+    result = convert(folder, workspace, channels=channels, labels=[], register=["MR"])
+    record = read_records(result, part="Ts")["P1_20240229"]
+    assert "MR" in record.notes["registration"]
+    moved = read_volume(result / "imagesTs/P1_20240229_0001.nii.gz").data
+    assert 2 * ((moved > 200) & head).sum() / ((moved > 200).sum() + head.sum()) > 0.95
+
+
+def test_a_label_drawn_on_a_channel_that_moves_is_an_error(source, workspace):
+    with pytest.raises(DatasetError, match="is drawn on CT, which is to be registered"):
+        convert(source, workspace, register=["CT"], reference="PET")
+
+
 def test_different_grids_without_a_reference_are_an_error_that_names_the_option(source, workspace):
     with pytest.raises(DatasetError, match=r"CT has size 6 x 8 x 10 .* PET .*--reference CT"):
         convert(source, workspace, reference=None)
@@ -522,7 +552,7 @@ def test_names_that_are_no_file_names_are_made_so(source, workspace):
     edit(source / "one", "*/*", PatientID="ABC/12 \\3*")
     edit(source / "one", "rs.dcm", PatientID="ABC/12 \\3*")
     folder = convert(source, workspace)
-    assert (folder / "imagesTr/ABC-12-3_20240229_0000.nii.gz").is_file()
+    assert (folder / "imagesTr/ABC_12_3_20240229_0000.nii.gz").is_file()
 
 
 def test_a_folder_without_dicom_is_an_error(tmp_path, workspace):

@@ -1,7 +1,7 @@
 """From a tree of DICOM studies to nnU-Net's raw format."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from veloxseg.datasets.converters.dicom_labels import LabelSource, find_label, r
 from veloxseg.datasets.converters.dicom_matching import match_series
 from veloxseg.datasets.converters.dicom_names import Naming, name_cases
 from veloxseg.datasets.converters.dicom_rules import DicomRules
+from veloxseg.datasets.converters.preparing import registration_settings, registration_step
 from veloxseg.datasets.converters.writing import (
     Alignment,
     SourceCase,
@@ -39,6 +40,8 @@ def convert_dicom(
     reference: str | None = None,
     naming: Naming | None = None,
     interpolate_gaps: bool = False,
+    register: Sequence[str] = (),
+    affine: bool = False,
     index: DicomIndex | None = None,
     num_workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
@@ -60,6 +63,9 @@ def convert_dicom(
         reference: Channel whose grid all images of a case are put on; None: they share one.
         naming: How cases and patients are called; None: ``PATIENT_DATE``, as they are.
         interpolate_gaps: Whether missing slices are filled by interpolation instead of refused.
+        register: Channels to register to the reference, with which the label stays; they may have
+            a frame of reference of their own.
+        affine: Whether registration allows for scaling and shear, too.
         index: What :func:`veloxseg.volumes.dicom.index.index_dicom` found in ``source``; None: it
             is called here.
         num_workers: Processes that read headers, and read and write cases.
@@ -84,6 +90,14 @@ def convert_dicom(
     )
     folder = workspace.raw / name
     part: Part = "Tr" if rules.labels else "Ts"
+    prepare = registration_step(
+        folder,
+        part=part,
+        channels=list(rules.channels),
+        register=register,
+        reference=reference,
+        affine=affine,
+    )
     index = index or index_dicom(source, num_workers=num_workers)
     _tell_index(index, tell)
     _require_studies(index, source)
@@ -91,6 +105,7 @@ def convert_dicom(
         index,
         rules,
         reference=reference,
+        register=register,
         naming=naming,
         interpolate_gaps=interpolate_gaps,
         is_done=lambda case: is_written(folder, case, description, part=part),
@@ -104,6 +119,7 @@ def convert_dicom(
         "patients_hashed": naming.fingerprint,
         "interpolate_gaps": interpolate_gaps,
         "labels": description.labels,
+        **registration_settings(register, affine=affine),
     }
 
     def report(done: int) -> None:
@@ -124,6 +140,7 @@ def convert_dicom(
         description=description,
         part=part,
         alignment=Alignment(reference=reference),
+        prepare=prepare,
         num_workers=num_workers,
         progress=report,
     )
@@ -211,6 +228,7 @@ def _plan_cases(
     rules: DicomRules,
     *,
     reference: str | None,
+    register: Sequence[str],
     naming: Naming,
     interpolate_gaps: bool,
     is_done: Callable[[str], bool],
@@ -219,8 +237,9 @@ def _plan_cases(
     problems = []
     for case, study in name_cases(index.studies, naming).items():
         try:
-            matched = match_series(study, rules)
+            matched = match_series(study, rules, register=register)
             label = find_label(study, matched, rules, reference=reference) if rules.labels else None
+            _require_label_stays(label, register)
             plans[case] = _plan(study, matched, label, rules=rules, naming=naming, index=index)
             if not is_done(case):
                 _check_case(
@@ -310,6 +329,15 @@ def _check_case(
                 f"{describe_difference(first, grid, channel, other)}. All channels of a case must "
                 f"share one grid. Choose the one to take: --reference {first}"
             )
+
+
+def _require_label_stays(label: LabelSource | None, register: Sequence[str]) -> None:
+    if label is not None and label.channel in register:
+        raise DatasetError(
+            f"{show_path(label.path)} is drawn on {label.channel}, which is to be registered. "
+            "Expected it on a channel that stays where it is. Take that one as the reference, and "
+            "register the others to it."
+        )
 
 
 def _check_reference(rules: DicomRules, reference: str | None) -> None:

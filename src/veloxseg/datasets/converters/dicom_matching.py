@@ -8,8 +8,16 @@ from veloxseg.volumes.dicom.files import show_path
 from veloxseg.volumes.dicom.index import DicomSeries, DicomStudy
 
 
-def match_series(study: DicomStudy, rules: DicomRules) -> dict[str, DicomSeries]:
+def match_series(
+    study: DicomStudy, rules: DicomRules, *, register: Sequence[str] = ()
+) -> dict[str, DicomSeries]:
     """Find the series of every channel in a study.
+
+    Args:
+        study: The study.
+        rules: Which series become which channels.
+        register: Channels that will be registered, which may have a frame of reference of their
+            own.
 
     Returns:
         Channel name to its series, in the order of the rules; optional channels may be absent.
@@ -29,7 +37,7 @@ def match_series(study: DicomStudy, rules: DicomRules) -> dict[str, DicomSeries]
         raise DatasetError(f"no channel has a series. {_describe_series(study.series)}")
     _require_distinct(found)
     if rules.frames_of_reference == "same":
-        _require_one_frame(found)
+        _require_one_frame({name: one for name, one in found.items() if name not in register})
     for channel, series in found.items():
         if series.strays:
             raise GeometryError(
@@ -104,6 +112,7 @@ def _require_one_frame(found: Mapping[str, DicomSeries]) -> None:
         if uid != reference:
             raise DatasetError(
                 f"{first} and {channel}: frames of reference {reference} and {uid}. Expected one: "
-                "in another, positions mean other places. Register the images, or, if they share "
-                "a space all the same, set 'frames_of_reference': 'any' in the rules."
+                "in another, positions mean other places. Register one: --register "
+                f"{channel} --reference {first}; or, if they share a space all the same, set "
+                "'frames_of_reference': 'any' in the rules."
             )

@@ -38,26 +38,24 @@ class Naming:
     def case_of(self, study: DicomStudy) -> str:
         """The study's case name.
 
-        Letters, digits, ``.``, ``-`` and ``_`` stay, all else becomes ``-``.
+        Letters, digits, ``.``, ``-`` and ``_`` stay, all else becomes ``_``.
 
         Raises:
             DatasetError: the pattern has an unknown field.
         """
         values = {
-            "patient": self.patient_of(study) or f"study-{_hash(study.uid, '')}",
-            "date": study.date,
+            "patient": _safe(self.patient_of(study) or "") or f"study-{_hash(study.uid, '')}",
+            "date": _safe(study.date),
             "study": _hash(study.uid, ""),
         }
         try:
-            name = self.pattern.format(**{field: _safe(value) for field, value in values.items()})
+            name = self.pattern.format(**values)
         except (AttributeError, KeyError, ValueError, IndexError) as error:
             raise DatasetError(
                 f"The case name '{self.pattern}' cannot be filled ({error}). Expected a text with "
                 f"{', '.join('{' + name + '}' for name in _FIELDS)}."
             ) from error
-        return (
-            re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-_") or f"study-{_hash(study.uid, '')}"
-        )
+        return _safe(name) or values["patient"]
 
     @property
     def fingerprint(self) -> str | None:
@@ -88,7 +86,7 @@ def name_cases(studies: Sequence[DicomStudy], naming: Naming) -> dict[str, Dicom
 
 
 def _safe(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-_")
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip(".-_")
 
 
 def _hash(text: str, key: str) -> str:
