@@ -31,7 +31,7 @@ def source(tmp_path):
     """A patient whose PET, by its header, lies some millimetres off."""
     folder = tmp_path / "source"
     put_hecktor(folder, "CHUM-001")
-    pet = scan().pet
+    pet = scan().fine_pet
     origin = tuple(float(place) for place in pet.origin_xyz + SHIFT_XYZ)
     moved = Volume.on_grid(pet.data, replace(pet.grid, origin_xyz=origin))
     write_volume(folder / "imagesTr/CHUM-001__PT.nii.gz", moved)
@@ -49,7 +49,7 @@ def test_a_displaced_pet_is_registered_and_the_record_tells_how(source, workspac
     assert (folder / "conversion_Tr" / found["transform"]).is_file()
     assert (folder / "conversion_Tr" / found["picture"]).is_file()
     # Within a voxel of the PET, 3.3 to 4 mm, at the corners of its field of view.
-    grid = scan().pet.grid
+    grid = scan().fine_pet.grid
     corners = grid.positions_xyz([[z, y, x] for z in (0, 57) for y in (0, 51) for x in (0, 63)])
     back = (corners + SHIFT_XYZ - np.array(found["offset_xyz"])) @ np.linalg.inv(
         np.reshape(found["matrix"], (3, 3))

@@ -103,14 +103,7 @@ def convert_release(
             reference=release.reference,
             affine=affine,
         )
-        load: Load = CaseFiles(
-            source=source,
-            files={names[case]: paths for case, paths in files.items()},
-            patients={names[case]: named.patient_of(source, files[case], case) for case in files},
-            channels=list(naming.channels),
-            label_values=naming.label_values,
-            label_on=release.reference,
-        )
+        load = _reader(source, named, {names[case]: files[case] for case in files}, release)
 
         def report(done: int, before: int = before) -> None:
             if progress is not None:
@@ -143,3 +136,16 @@ def convert_release(
         before += len(files)
     finish_dataset(folder, description, part="Tr" if "Tr" in parts else "Ts")
     return folder
+
+
+def _reader(
+    source: Path, naming: Naming, files: Mapping[str, Mapping[str, Path]], release: Release
+) -> Load:
+    return CaseFiles(
+        source=source,
+        files=files,
+        patients={case: naming.patient_of(source, paths, case) for case, paths in files.items()},
+        channels=list(naming.channels),
+        label_values=naming.label_values,
+        label_on=release.reference,
+    )
