@@ -5,7 +5,7 @@ import pytest
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import DatasetError, PlanError, VeloxSegError
 from veloxseg.planning.files import preprocessing_settings, write_mark
-from veloxseg.training.readiness import check_fold, check_preprocessed, check_unspoilt
+from veloxseg.training.readiness import check_fold, check_preprocessed, check_unspoilt, set_apart
 
 NAME = "Dataset100_Tumour"
 CASES = [f"case_{i}" for i in range(6)]
@@ -115,3 +115,12 @@ def test_a_run_directory_of_another_plan_is_refused(tmp_path):
     (tmp_path / "plans.json").write_text(json.dumps(plans(spacing=[3.0, 1.0, 1.0])))
     with pytest.raises(PlanError, match="another plan"):
         check_unspoilt(fold, plans(), resume=True, overwrite=False)
+
+
+def test_cases_set_apart_for_testing_are_known_and_five_folds_have_none(tmp_path):
+    splits = tmp_path / "splits_final.json"
+    assert set_apart(splits) == []
+    splits.write_text(json.dumps([{"train": ["a"], "val": ["b"]}]))
+    assert set_apart(splits) == []
+    splits.write_text(json.dumps([{"train": ["a"], "val": ["b"], "test": ["d", "c"]}]))
+    assert set_apart(splits) == ["c", "d"]

@@ -15,6 +15,7 @@ The two constants are a non-negative least squares fit of the relative error to 
 training steps, another 18 held out, which ``benchmarks/memory_model.py`` measures and
 ``benchmarks/memory_model.json`` keeps: 16³ to 160³ voxels, stems 1 to 4, widths 8 to 64, batches
 1 to 4, up to 6 GB. Not part of it: loading and augmenting data, whole-case validation, regions.
+Nothing was measured on a GPU, where half precision and another allocator make it less.
 """
 
 import math
@@ -30,12 +31,6 @@ PROCESS_GB = 0.76
 
 HOLES = 0.86
 """Fitted; near 0 where the C library maps every tensor (MALLOC_TOP_PAD_=0), which is slower."""
-
-ASSUMED_CUDA_CONTEXT_GB = 0.5
-"""An assumption, not a measurement: what CUDA takes of a GPU before any tensor is there.
-
-Nothing was measured on a GPU. There half precision and another allocator replace ``HOLES``.
-"""
 
 _FLOAT = 4
 _LONG = 8

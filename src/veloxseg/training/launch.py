@@ -19,7 +19,12 @@ from veloxseg.errors import VeloxSegError
 from veloxseg.installation import num_cores
 from veloxseg.planning.files import CONFIGURATION, PLANS_NAME, read_plans
 from veloxseg.quiet import printing_to_log
-from veloxseg.training.readiness import check_fold, check_preprocessed, check_unspoilt
+from veloxseg.training.readiness import (
+    check_fold,
+    check_preprocessed,
+    check_unspoilt,
+    set_apart,
+)
 from veloxseg.training.record import read_record
 from veloxseg.training.runs import FINAL
 
@@ -98,6 +103,8 @@ def train(settings: TrainingSettings, *, workspace: Workspace, console: Console)
     splits = workspace.preprocessed / name / "splits_final.json"
     if left := check_fold(splits, settings.fold, cases):
         console.print(f"{splits}: {len(left)} cases are in no part of fold {settings.fold}.")
+    if settings.fold == "all" and (apart := set_apart(splits)):
+        console.print(f"{splits}: {len(apart)} cases set apart for testing are trained on too.")
     folder = fold_folder(workspace, name, settings.fold)
     check_unspoilt(folder, plans, resume=settings.resume, overwrite=settings.overwrite)
     if settings.resume:

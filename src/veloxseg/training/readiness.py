@@ -79,6 +79,13 @@ def check_fold(splits: Path, fold: int | str, cases: list[str]) -> list[str]:
     return sorted(set(cases) - named)
 
 
+def set_apart(splits: Path) -> list[str]:
+    """Cases that a split keeps for testing, and that training on every case would see."""
+    if not splits.is_file():
+        return []
+    return sorted({case for split in read_json(splits) for case in split.get("test", [])})
+
+
 def check_unspoilt(
     folder: Path, plans: Mapping[str, Any], *, resume: bool, overwrite: bool
 ) -> None:
