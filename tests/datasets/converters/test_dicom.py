@@ -170,6 +170,64 @@ def test_a_segmentation_gives_the_same_label_as_a_structure_set(tmp_path, worksp
     np.testing.assert_array_equal(label.data, mask())
 
 
+def test_a_segmentation_of_few_slices_needs_no_reference(tmp_path, workspace):
+    write_study(tmp_path / "source", label="SEG")
+    folder = convert(
+        tmp_path / "source",
+        workspace,
+        channels=["CT=modality:CT"],
+        labels=["tumour=tumour"],
+        reference=None,
+    )
+    label = read_volume(folder / "labelsTr/P1_20240229.nii.gz")
+    np.testing.assert_array_equal(label.data, mask())
+    notes = read_records(folder)["P1_20240229"].notes["label"]
+    assert notes["regions"] == {"tumour": ["1: Tumour"]}
+    assert notes["volume_ml"] == [pytest.approx(mask().sum() * 0.009)] * 2
+
+
+def test_a_segmentation_goes_to_the_reference_at_once(tmp_path, workspace):
+    write_study(tmp_path / "source", label="SEG")
+    folder = convert(tmp_path / "source", workspace, labels=["tumour=tumour"], reference="PET")
+    label = read_volume(folder / "labelsTr/P1_20240229.nii.gz")
+    np.testing.assert_array_equal(label.data, mask()[:, ::2, ::2])
+
+
+def test_a_segmentation_beside_the_images_is_an_error(tmp_path, workspace):
+    folder = write_study(tmp_path / "source", label="SEG")
+    dataset = pydicom.dcmread(folder / "seg.dcm")
+    for groups in dataset.PerFrameFunctionalGroupsSequence:
+        groups.PlanePositionSequence[0].ImagePositionPatient[0] += 500
+    dataset.save_as(folder / "seg.dcm")
+    with pytest.raises(GeometryError, match=r"Case P1_20240229: .*nothing of the regions lies"):
+        convert(tmp_path / "source", workspace, labels=["tumour=tumour"])
+
+
+def test_contours_beside_the_images_are_an_error(source, workspace):
+    far_away = [contour + np.array([500.0, 0.0, 0.0]) for contour in outline(mask())]
+    write_structures(
+        source / "one/rs.dcm",
+        {"GTV": far_away},
+        series_uid=uid("series", "CT", "P1"),
+        StudyInstanceUID=uid("study", "P1"),
+    )
+    with pytest.raises(GeometryError, match=r"Case P1_20240229: .*nothing of the regions lies"):
+        convert(source, workspace)
+
+
+def test_a_region_too_small_for_any_voxel_is_told(source, workspace):
+    write_structures(
+        source / "one/rs.dcm",
+        {"GTV": outline(mask()), "Node": [box(7.1, 7.2, 6.1, 6.2, 4)]},
+        series_uid=uid("series", "CT", "P1"),
+        StudyInstanceUID=uid("study", "P1"),
+    )
+    (source / "two/rs.dcm").unlink()
+    folder = convert(source / "one", workspace, labels=["tumour=GTV", "node=node"])
+    notes = read_records(folder)["P1_20240229"].notes["label"]
+    assert notes["without_voxels"] == ["node"]
+
+
 def test_a_segment_is_found_by_its_type_too(tmp_path, workspace):
     write_study(tmp_path / "source", label="SEG")
     folder = convert(tmp_path / "source", workspace, labels=["tumour=neoplasm"])

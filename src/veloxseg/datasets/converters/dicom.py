@@ -332,9 +332,9 @@ def _check_case(
 
 
 def _require_label_stays(label: LabelSource | None, register: Sequence[str]) -> None:
-    if label is not None and label.channel in register:
+    if label is not None and label.drawn_on in register:
         raise DatasetError(
-            f"{show_path(label.path)} is drawn on {label.channel}, which is to be registered. "
+            f"{show_path(label.path)} is drawn on {label.drawn_on}, which is to be registered. "
             "Expected it on a channel that stays where it is. Take that one as the reference, and "
             "register the others to it."
         )

@@ -14,6 +14,7 @@ from veloxseg.volumes.dicom.files import show_path
 from veloxseg.volumes.dicom.index import DicomSeries, DicomStudy, LabelFile
 from veloxseg.volumes.dicom.rtstruct import Roi, read_structure_set, roi_mask
 from veloxseg.volumes.dicom.segmentation import Segment, read_segmentation, segment_mask
+from veloxseg.volumes.resampling import resample
 from veloxseg.volumes.volume import Grid, Volume
 
 
@@ -24,13 +25,15 @@ class LabelSource:
     Attributes:
         path: A structure set or a segmentation.
         kind: ``RTSTRUCT`` or ``SEG``.
-        channel: The channel whose grid a structure set is put on: that it refers to, or else the
-            reference.
-        frame_of_reference_uid: Of that channel's series.
+        drawn_on: The channel that it refers to, or else the reference.
+        channel: The channel whose grid it is put on: a structure set on that it was drawn on, whose
+            slices its contours are parallel to, a segmentation on the reference at once.
+        frame_of_reference_uid: Of the series of ``drawn_on``.
     """
 
     path: Path
     kind: str
+    drawn_on: str
     channel: str
     frame_of_reference_uid: str
 
@@ -91,12 +94,13 @@ def find_label(
             )
     by_uid = {series.uid: channel for channel, series in matched.items()}
     referred = [by_uid[uid] for uid in offer.series_uids if uid in by_uid]
-    channel = referred[0] if referred else reference or next(iter(matched))
+    drawn_on = referred[0] if referred else reference or next(iter(matched))
     source = LabelSource(
         path=file.path,
         kind=file.kind,
-        channel=channel,
-        frame_of_reference_uid=matched[channel].frame_of_reference_uid,
+        drawn_on=drawn_on,
+        channel=(reference or drawn_on) if file.kind == "SEG" else drawn_on,
+        frame_of_reference_uid=matched[drawn_on].frame_of_reference_uid,
     )
     chosen = [region for regions in offer.of(rules).values() for region in regions]
     for region, names, frame in zip(offer.items, offer.names, offer.frames, strict=True):
@@ -114,11 +118,12 @@ def read_label(source: LabelSource, rules: DicomRules, grid: Grid) -> tuple[Volu
         grid: Grid of ``source.channel``.
 
     Returns:
-        The uint8 label, a structure set's on ``grid``, a segmentation's on its own; and what was
-        done, for the record.
+        The uint8 label on ``grid``, a segmentation's by the nearest voxel; and what was done, for
+        the record.
 
     Raises:
-        GeometryError: a region lies in other planes or another frame of reference.
+        GeometryError: a region lies in other planes or another frame of reference, or nothing of
+            the regions lies on the grid.
         ImageReadError: the file is damaged.
     """
     regions = _regions(source.path, source.kind).of(rules)
@@ -130,7 +135,34 @@ def read_label(source: LabelSource, rules: DicomRules, grid: Grid) -> tuple[Volu
         if here:
             data[draw(here)] = value
         notes["regions"][label] = [_describe_region(region) for region in here]
-    return Volume.on_grid(data, own_grid), notes
+    drawn = Volume.on_grid(data, own_grid)
+    moved = resample(drawn, grid, interpolation="nearest", fill=0)
+    if not moved.data.any() and (drawn.data.any() or _has_contours(regions)):
+        raise GeometryError(
+            f"{show_path(source.path)}: nothing of the regions lies in the field of view of "
+            f"{source.channel}, or all of them are smaller than a voxel there. Expected some "
+            "foreground. Look whether they were drawn on these images."
+        )
+    if source.kind == "SEG":
+        notes["volume_ml"] = [_foreground_ml(drawn), _foreground_ml(moved)]
+    lost = [
+        label
+        for label, value in rules.label_values.items()
+        if regions[label] and not (moved.data == value).any()
+    ]
+    if lost:
+        notes["without_voxels"] = lost
+    return moved, notes
+
+
+def _has_contours(regions: Mapping[str, Sequence[Roi | Segment]]) -> bool:
+    every = (one for some in regions.values() for one in some)
+    return any(isinstance(one, Roi) and one.contours for one in every)
+
+
+def _foreground_ml(label: Volume) -> float:
+    voxel_ml = float(np.prod(label.spacing_zyx)) / 1000
+    return round(int(np.count_nonzero(label.data)) * voxel_ml, 4)
 
 
 def _drawer(
@@ -181,7 +213,7 @@ def _require_frame(source: LabelSource, what: str, uid: str) -> None:
     if uid and source.frame_of_reference_uid and uid != source.frame_of_reference_uid:
         raise GeometryError(
             f"{show_path(source.path)}: {what} refers to frame of reference {uid}, "
-            f"{source.channel} has {source.frame_of_reference_uid}. Expected one: in another, "
+            f"{source.drawn_on} has {source.frame_of_reference_uid}. Expected one: in another, "
             "positions mean other places. Take the one that was drawn on these images, or the "
             "images it was drawn on."
         )
