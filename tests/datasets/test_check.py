@@ -332,3 +332,13 @@ def test_real_pet_ct_and_mr_on_one_grid_have_no_problem(shared, tmp_path):
     report = check_dataset(folder)
     assert report.num_cases == 6
     assert report.problems == []
+
+
+def test_a_dataset_of_test_images_alone_is_sound_if_it_says_so(tmp_path):
+    for seed in (1, 2):
+        put_case(tmp_path, f"new_{seed}", seed, part="Ts")
+    describe(tmp_path, numTraining=0)
+    assert check_dataset(tmp_path).errors == []
+    describe(tmp_path)  # five training cases, it says
+    (error,) = check_dataset(tmp_path).errors
+    assert "numTraining is 5" in error.message

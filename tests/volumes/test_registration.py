@@ -58,7 +58,7 @@ def scan(patient, grid, what, *, transform=None, seed=0):
     return Volume.on_grid(data.astype(np.float32), grid)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_rigidly_displaced_pet_is_found_to_less_than_one_of_its_voxels(seed):
     case, true = phantom(5, seed), random_rigid(seed)
     pet = move_header(case.pet, true.inverse())

@@ -12,10 +12,10 @@ from veloxseg.datasets.checking.consistency import check_consistency
 from veloxseg.datasets.checking.duplicates import check_duplicates, same_images
 from veloxseg.datasets.checking.folds import check_splits, check_test_cases
 from veloxseg.datasets.checking.label_values import unseen_values
-from veloxseg.datasets.checking.workers import results_of
 from veloxseg.datasets.description import DatasetDescription, read_description
 from veloxseg.datasets.patients import patients_of_cases
 from veloxseg.datasets.problems import Problem, raise_problems
+from veloxseg.datasets.workers import results_of
 from veloxseg.errors import DatasetError, VeloxSegError
 
 __all__ = ["CheckReport", "Problem", "check_dataset"]
@@ -112,12 +112,14 @@ def check_dataset(
         return _only(
             folder, Problem(case=None, severity="error", message=str(error), kind="description")
         )
-    cases, problems = pair_files(folder, description)
+    has_test_images = any((folder / "imagesTs").glob("[!.]*"))
+    test_images_alone = has_test_images and not (folder / "imagesTr").exists()
+    cases, problems = ([], []) if test_images_alone else pair_files(folder, description)
     if not problems:  # while files are missing the number is bound to be wrong
         problems += _check_number(cases, description)
         problems += _check_folds(cases)
     test_cases: list[Case] = []
-    if any((folder / "imagesTs").glob("[!.]*")):
+    if has_test_images:
         test_cases, test_problems = pair_files(folder, description, part="Ts")
         problems += test_problems
     work: list[tuple[Case, Part]] = [(case, "Tr") for case in cases]

@@ -9,12 +9,12 @@ from typing import Any
 from veloxseg.atomic import read_json, write_json
 from veloxseg.datasets.check import CheckReport
 from veloxseg.datasets.checking.grids import NEARLY_EQUAL_VOXELS
-from veloxseg.datasets.checking.workers import results_of
 from veloxseg.datasets.converters.manifest import record_path, settings_path
 from veloxseg.datasets.description import FILE_NAME, read_description
 from veloxseg.datasets.fixing.choosing import CaseToWrite, FileToWrite, LeftOut, choose_cases
 from veloxseg.datasets.fixing.writing import WriteCase, take_over
 from veloxseg.datasets.labels import INTEGER_TOLERANCE
+from veloxseg.datasets.workers import results_of
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import DatasetError
 from veloxseg.volumes.nifti_grid import SHEAR_TOLERANCE_VOXELS

@@ -18,8 +18,8 @@ from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 from veloxseg.atomic import write_json
 from veloxseg.datasets.cases import Case, find_cases
 from veloxseg.datasets.description import read_description
+from veloxseg.datasets.workers import results_of
 from veloxseg.errors import PlanError
-from veloxseg.planning.optional import map_cases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,8 @@ class OptionalFingerprintExtractor(DatasetFingerprintExtractor):  # type: ignore
         """Write ``dataset_fingerprint.json``, and return its content.
 
         Raises:
-            PlanError: no training case has foreground in a channel, or a process was killed.
+            DatasetError: a process was killed.
+            PlanError: no training case has foreground in a channel.
         """
         folder = Path(self.input_folder)
         description = read_description(folder)
@@ -52,7 +53,7 @@ class OptionalFingerprintExtractor(DatasetFingerprintExtractor):  # type: ignore
             reader=determine_reader_writer_from_dataset_json(self.dataset_json, first_image),
             num_samples=int(self.num_foreground_voxels_for_intensitystats // len(cases)),
         )
-        analyses = map_cases(analyse, cases, num_workers=self.num_processes)
+        analyses = results_of(analyse, cases, num_workers=self.num_processes)
         fingerprint = {
             "spacings": [analysis.spacing for analysis in analyses],
             "shapes_after_crop": [analysis.shape_after_crop for analysis in analyses],

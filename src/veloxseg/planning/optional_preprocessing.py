@@ -12,9 +12,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from veloxseg.atomic import read_json
 from veloxseg.datasets.cases import Case, find_cases
 from veloxseg.datasets.description import FILE_NAME, read_description
+from veloxseg.datasets.workers import results_of
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.planning.files import CONFIGURATION, preprocessed_folder
-from veloxseg.planning.optional import ABSENT_KEY, absent_channels, map_cases
+from veloxseg.planning.optional import ABSENT_KEY, absent_channels
 
 
 class OptionalPreprocessor(DefaultPreprocessor):  # type: ignore[misc]
@@ -96,8 +97,7 @@ def preprocess_optional(
     Leaves what nnU-Net's own preprocessing leaves: the cases and ``gt_segmentations``.
 
     Raises:
-        DatasetError: cases are incomplete.
-        PlanError: a process was killed.
+        DatasetError: cases are incomplete, or a process was killed.
     """
     raw = workspace.raw / name
     description = read_description(raw)
@@ -107,7 +107,7 @@ def preprocess_optional(
     folder.mkdir(parents=True)
     dataset_json = read_json(workspace.preprocessed / name / FILE_NAME)
     save = _CaseSaver(folder=folder, plans=plans, dataset_json=dataset_json)
-    map_cases(save, cases, num_workers=num_workers)
+    results_of(save, cases, num_workers=num_workers)
     references = workspace.preprocessed / name / "gt_segmentations"
     references.mkdir(exist_ok=True)
     for case in cases:

@@ -98,6 +98,7 @@ def plan(
     raw = _raw_folder(workspace, name)
     check_dataset(raw).raise_for_errors()
     description = read_description(raw)
+    find_cases(raw, description)  # there may be none but test images
     given, decisions = _given_plan(description, preset, published)
 
     from veloxseg.planning.planner import VeloxSegPlanner

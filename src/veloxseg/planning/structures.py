@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from veloxseg.planning.optional import map_cases
+from veloxseg.datasets.workers import results_of
 from veloxseg.volumes.reading import read_volume
 
 
@@ -96,7 +96,7 @@ def measure_structures(
         values: Labels to look at.
         num_workers: Processes that read files.
     """
-    extents = map_cases(_LabelReader(values=tuple(values)), labels, num_workers=num_workers)
+    extents = results_of(_LabelReader(values=tuple(values)), labels, num_workers=num_workers)
     every = np.concatenate([np.empty((0, 3)), *extents])
     if not len(every):
         nothing = (inf, inf, inf)

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from veloxseg.atomic import atomic_path
 from veloxseg.errors import ImageReadError, PlanError, VeloxSegError
 from veloxseg.network import DistillationModel
+from veloxseg.planning.optional import absent_channels
 from veloxseg.planning.recipe import TrainingRecipe, recipe_of
 from veloxseg.training.augmentation import AXIAL_ROTATION, rotated_extent, rotation_transforms
 from veloxseg.training.channel_dropout import drop_channels
@@ -69,7 +70,7 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
         self._curve_drawn = -math.inf
         names = list(dataset_json.get("channel_names", {}).values())
         self._optional = [names.index(name) for name in dataset_json.get("optional", [])]
-        self._absent: dict[str, list[int]] = {}
+        self._absent: dict[str, tuple[int, ...]] = {}
         self.logger.plot_progress_png = self._draw_curve  # nnU-Net's takes seconds every epoch
 
     # Network, objective and optimizer
@@ -205,11 +206,11 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
             self.optimizer.step()
         return {"loss": value}
 
-    def _absent_channels(self, case: str) -> list[int]:
+    def _absent_channels(self, case: str) -> tuple[int, ...]:
         """Channels that a preprocessed case lacks, as its properties say."""
         if case not in self._absent:
             properties = load_pickle(f"{self.preprocessed_dataset_folder}/{case}.pkl")
-            self._absent[case] = list(properties.get("absent_channels", []))
+            self._absent[case] = absent_channels(properties)
         return self._absent[case]
 
     def _count_bad_steps(self, loss: float) -> None:

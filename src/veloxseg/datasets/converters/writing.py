@@ -16,13 +16,13 @@ from veloxseg.datasets.converters.aligning import Alignment
 from veloxseg.datasets.converters.case_writing import FILE_ENDING, LABEL, CaseWriter, is_written
 from veloxseg.datasets.converters.manifest import settings_path
 from veloxseg.datasets.converters.source_case import Load, Prepare, SourceCase
-from veloxseg.datasets.converters.workers import work_on_cases
 from veloxseg.datasets.description import (
     FILE_NAME,
     DatasetDescription,
     read_description,
     validate_description,
 )
+from veloxseg.datasets.workers import results_of
 from veloxseg.errors import DatasetError
 
 __all__ = [
@@ -156,8 +156,8 @@ def write_cases(
         prepare=prepare,
         alignment=alignment or Alignment(),
     )
-    work_on_cases(
-        waiting, writer, num_workers=num_workers, progress=lambda done: progress(before + done)
+    results_of(
+        writer, waiting, num_workers=num_workers, progress=lambda done, _: progress(before + done)
     )
 
 
