@@ -16,7 +16,7 @@ from veloxseg.network.published import load_published, published_config
 from veloxseg.planning.given import in_order, require_fit
 from veloxseg.planning.presets import preset_plan
 from veloxseg.planning.published import published_plan, read_published_training
-from veloxseg.planning.published_files import MODEL_KEYS
+from veloxseg.planning.published.files import MODEL_KEYS
 from veloxseg.training.schedule import WarmupCosine
 
 PATCHES = {"AutoPET-II": [96, 96, 96], "Hecktor2022": [128, 128, 64]}

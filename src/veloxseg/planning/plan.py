@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from veloxseg.atomic import read_json, write_json
 from veloxseg.datasets.cases import find_cases
@@ -32,13 +32,15 @@ from veloxseg.planning.files import (
     write_mark,
 )
 from veloxseg.planning.given import GivenPlan, require_fit
-from veloxseg.planning.key_report import KeyFate
 from veloxseg.planning.network_plan import Decision
 from veloxseg.planning.presets import preset_plan
 from veloxseg.planning.rules import Size
 from veloxseg.planning.structures import measure_structures
 from veloxseg.planning.target import DEFAULT_TARGET, Target
 from veloxseg.quiet import printing_to_log
+
+if TYPE_CHECKING:
+    from veloxseg.planning.published.key_report import KeyFate
 
 NOT_HONOURED = "not honoured"
 """The value of a decision on a published key that the plan cannot follow."""

@@ -5,9 +5,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from veloxseg.errors import PlanError
-from veloxseg.planning.key_report import KeyReport
-from veloxseg.planning.named_arguments import Argument, NamedArguments, named_arguments
-from veloxseg.planning.published_files import PublishedTraining
+from veloxseg.planning.published.files import PublishedTraining
+from veloxseg.planning.published.key_report import KeyReport
+from veloxseg.planning.published.named_arguments import Argument, NamedArguments, named_arguments
 from veloxseg.planning.recipe import TrainingRecipe
 
 CROPS_PER_CASE = 2

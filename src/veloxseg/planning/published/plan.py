@@ -16,21 +16,18 @@ from veloxseg.errors import PlanError
 from veloxseg.network.config import NetworkConfig
 from veloxseg.network.published import published_config
 from veloxseg.planning.given import XYZ, GivenPlan
-from veloxseg.planning.key_report import KeyFate, KeyReport
-from veloxseg.planning.published_files import (
+from veloxseg.planning.published.files import (
     ANY_DATASET,
     MODEL_KEYS,
     PublishedTraining,
     Section,
     model_section,
-    read_published_training,
     training_section,
     validate_training,
     value_for,
 )
-from veloxseg.planning.published_recipe import CROPS_PER_CASE, published_recipe
-
-__all__ = ["PublishedPlan", "PublishedTraining", "published_plan", "read_published_training"]
+from veloxseg.planning.published.key_report import KeyFate, KeyReport
+from veloxseg.planning.published.recipe import CROPS_PER_CASE, published_recipe
 
 _OVERLAP = 0.25
 _ELSEWHERE = {
