@@ -100,6 +100,13 @@ def test_ct_is_written_first_whatever_the_order_at_the_source(tmp_path, workspac
     assert settings["order"] == {name: f"{order.index(name):04d}" for name in ("CT", "PET")}
 
 
+def test_a_dataset_json_whose_channels_are_no_mapping_names_no_order(numbered, workspace):
+    (numbered / "dataset.json").write_text('{"channel_names": ["PET", "CT"]}')
+    folder = convert(numbered, workspace)
+    settings = json.loads((folder / "conversion_Tr.json").read_text())
+    assert settings["order"] == {"CT": "0000", "PET": "0001"}
+
+
 def test_an_order_that_the_voxels_contradict_is_refused(tmp_path, numbered, workspace):
     with pytest.raises(
         DatasetError, match=r"_0001\.nii\.gz is to be CT, but looks like PET.*--order"

@@ -1,3 +1,6 @@
+import os
+import sys
+
 import numpy as np
 import pytest
 
@@ -242,6 +245,18 @@ def test_a_folder_that_is_blank_or_umlaut_becomes_a_safe_name(source, workspace)
     folder = convert(source, workspace)
     assert list(read_records(folder)) == ["BraTS2021_00000", "Fall_2"]
     assert check_dataset(folder).errors == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems take no such name")
+def test_a_file_name_that_cannot_be_decoded_is_recorded_readably(tmp_path, workspace):
+    source = make_tree(tmp_path / "source", "2013")
+    flair = source / "pat0003/Flair_subtrMeanDivStd.nii.gz"
+    flair.rename(flair.with_name(os.fsdecode(b"Flair\xff.nii.gz")))
+    folder = convert(source, workspace)
+    assert read_records(folder)["pat0003"].sources["FLAIR"] == "pat0003/Flair\\xff.nii.gz"
+    before = contents(folder)
+    convert(source, workspace)
+    assert contents(folder) == before
 
 
 def test_brain_tumours_of_2013_become_regions(shared, tmp_path, workspace):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -235,6 +236,32 @@ def test_an_error_names_the_case_and_leaves_those_before(tmp_path):
         write(tmp_path, ["a", "b"], load)
     assert list(read_records(tmp_path)) == ["a"]
     assert not (tmp_path / "dataset.json").exists()
+
+
+def test_files_that_no_conversion_has_written_are_never_replaced(tmp_path):
+    (tmp_path / "imagesTr").mkdir()
+    by_hand = tmp_path / "imagesTr/a_0000.nii.gz"
+    by_hand.write_text("precious")
+    with pytest.raises(DatasetError, match=r"imagesTr or labelsTr hold files that no conversion"):
+        write(tmp_path, ["a"], Loader())
+    assert contents(tmp_path) == {"imagesTr/a_0000.nii.gz": b"precious"}
+    by_hand.rename(tmp_path / "elsewhere.nii.gz")
+    write(tmp_path, ["a"], Loader())
+
+
+@pytest.mark.parametrize("dropped", ["register", "optional"])
+def test_a_setting_that_is_left_out_when_resuming_is_another_setting(tmp_path, dropped):
+    description = describe_dataset(["CT", "PET"], {"tumour": 1})
+    settings = {"labels": description.labels}
+    begin = partial(begin_dataset, tmp_path, description, part="Tr")
+    begin(settings=settings | {dropped: ["PET"]})
+    begin(settings=settings)  # no case is written yet
+    begin(settings=settings | {dropped: ["PET"]})
+    (tmp_path / "imagesTr").mkdir()
+    (tmp_path / "imagesTr/a_0000.nii.gz").touch()
+    with pytest.raises(DatasetError, match=rf"{dropped} was \['PET'\], is None"):
+        begin(settings=settings)
+    begin(settings=settings | {dropped: ["PET"]})
 
 
 def test_half_written_files_of_a_killed_run_are_removed(tmp_path):

@@ -129,10 +129,12 @@ def _numbers_of_channels(source: Path, order: Sequence[str] | None) -> dict[str,
 
 
 def _declared_order(source: Path) -> list[str] | None:
-    """The order that the source's own dataset.json names, if it names one."""
+    """The order that the source's own dataset.json names; None if it names none."""
     path = source / FILE_NAME
     content = read_json(path) if path.is_file() else {}
-    names = content.get("channel_names", {}) if isinstance(content, dict) else {}
+    names = content.get("channel_names") if isinstance(content, dict) else None
+    if not isinstance(names, dict):
+        return None
     order = [_MODALITIES.get(str(names.get(str(index), "")).upper()) for index in range(2)]
     known = [name for name in order if name is not None]
     return known if sorted(known) == sorted(CHANNELS) else None

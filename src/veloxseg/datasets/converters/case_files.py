@@ -7,7 +7,7 @@ from typing import Any
 
 from veloxseg.datasets.converters.case_writing import LABEL
 from veloxseg.datasets.converters.renumbering import renumber
-from veloxseg.datasets.converters.source_case import SourceCase
+from veloxseg.datasets.converters.source_case import SourceCase, tell_source
 from veloxseg.datasets.problems import describe_two_grids
 from veloxseg.errors import GeometryError
 from veloxseg.volumes.reading import read_volume
@@ -55,9 +55,7 @@ class CaseFiles:
             images=[images.get(name) for name in self.channels],
             label=label,
             patient=self.patients[case],
-            sources={
-                part: path.relative_to(self.source).as_posix() for part, path in paths.items()
-            },
+            sources={part: tell_source(path, self.source) for part, path in paths.items()},
             notes=notes,
         )
 

@@ -17,7 +17,8 @@ def safe_case_names(names: Iterable[str]) -> dict[str, str]:
         Name at the source -> safe name, in the order of ``names``.
 
     Raises:
-        DatasetError: nothing is left of a name, or two names become one.
+        DatasetError: nothing is left of a name, or two names become one, or differ in case alone,
+            which some file systems do not tell apart.
     """
     safe: dict[str, str] = {}
     taken: dict[str, str] = {}
@@ -28,11 +29,12 @@ def safe_case_names(names: Iterable[str]) -> dict[str, str]:
                 f"The case {name!a} has no letter or digit of ASCII in its name. "
                 "Expected some. Rename its files or folder."
             )
-        if short in taken:
+        other = taken.setdefault(short.casefold(), name)
+        if other is not name:
             raise DatasetError(
-                f"The cases {taken[short]!a} and {name!a} would both be named {short}. "
-                "Expected distinct names of letters, digits, '.', '_' and '-'. Rename one."
+                f"The cases {other!a} and {name!a} would both be named {short}. "
+                "Expected distinct names of letters, digits, '.', '_' and '-', of which capital "
+                "and small letters do not make two. Rename one."
             )
         safe[name] = short
-        taken[short] = name
     return safe

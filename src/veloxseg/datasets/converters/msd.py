@@ -9,8 +9,8 @@ from typing import Any
 
 from veloxseg.datasets.cases import Part
 from veloxseg.datasets.converters.case_writing import LABEL
+from veloxseg.datasets.converters.source_case import SourceCase, tell_source
 from veloxseg.datasets.converters.writing import (
-    SourceCase,
     begin_dataset,
     describe_dataset,
     finish_dataset,
@@ -111,9 +111,7 @@ class _StackedCases:
         return SourceCase(
             images=volumes,
             label=None if label is None else read_volume(label),
-            sources={
-                part: path.relative_to(self.source).as_posix() for part, path in paths.items()
-            },
+            sources={part: tell_source(path, self.source) for part, path in paths.items()},
         )
 
 

@@ -1,7 +1,9 @@
 """One case as it is at its source, before anything is written."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from veloxseg.volumes.volume import Volume
@@ -34,3 +36,9 @@ Load = Callable[[str], SourceCase]
 
 Prepare = Callable[[str, SourceCase], SourceCase]
 """Changes a case, whose name it is given, before its images are put on one grid."""
+
+
+def tell_source(path: Path, source: Path) -> str:
+    """A file as records tell it: relative to the source folder, whatever bytes its name holds."""
+    relative = Path(os.path.relpath(path, source)).as_posix()
+    return os.fsencode(relative).decode("utf-8", errors="backslashreplace")

@@ -89,21 +89,28 @@ def begin_dataset(
     What a run that was killed has left half-written is removed.
 
     Raises:
-        DatasetError: cases were written with other settings, or dataset.json has other channels
-            or labels.
+        DatasetError: cases were written with other settings, files are there that no conversion
+            has written, or dataset.json has other channels or labels.
     """
     if (folder / FILE_NAME).is_file():
         _require_same(folder, read_description(folder), description)
     record = settings_path(folder, part)
     before = read_json(record) if record.is_file() else {}
-    changed = [key for key in settings if before.get(key) != settings[key]]
-    if before and _has_files(folder, part) and not _only_names_more(changed, before, settings):
-        raise DatasetError(
-            f"{record}: the conversion was begun with other settings: "
-            + "; ".join(f"{key} was {before.get(key)}, is {settings[key]}" for key in changed)
-            + ". Use the same ones to resume, another dataset number for another dataset, or "
-            "remove the folder to start anew."
-        )
+    changed = [key for key in {**before, **settings} if before.get(key) != settings.get(key)]
+    if _has_files(folder, part):
+        if not before:
+            raise DatasetError(
+                f"{folder}: images{part} or labels{part} hold files that no conversion has "
+                f"written: there is no {record.name}. Expected a folder without them, since files "
+                "of the same names would be lost. Use another dataset number, or move them away."
+            )
+        if not _only_names_more(changed, before, settings):
+            raise DatasetError(
+                f"{record}: the conversion was begun with other settings: "
+                + "; ".join(f"{k} was {before.get(k)}, is {settings.get(k)}" for k in changed)
+                + ". Use the same ones to resume, another dataset number for another dataset, or "
+                "remove the folder to start anew."
+            )
     for place in (folder, *(folder / f"{what}{part}" for what in _FOLDERS)):
         for half_written in place.glob(".????????.partial.*"):
             half_written.unlink(missing_ok=True)
