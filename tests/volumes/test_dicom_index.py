@@ -71,7 +71,7 @@ def test_what_is_no_dicom_image_is_passed_over_and_counted(tmp_path):
     assert {path.name: reason for path, reason in index.passed_over.items()} == {
         "notes.txt": "not DICOM",
         "preview.jpg": "not DICOM",
-        "empty": "not DICOM",
+        "empty": "empty",
         "DICOMDIR": "DICOMDIR",
         "report": "DICOM, but no image placed in the patient",
     }

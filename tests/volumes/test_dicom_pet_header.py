@@ -78,6 +78,17 @@ def test_a_date_that_de_identifying_forgot_to_shift_gives_way_to_the_time_of_day
     assert alone == forgotten
 
 
+@pytest.mark.parametrize("text", ["20240301", "2024030110", "202403"])
+def test_a_date_of_injection_without_its_time_gives_way_to_the_time_of_day(text):
+    injection = {
+        "RadiopharmaceuticalStartDateTime": text,
+        "RadiopharmaceuticalStartTime": "100000",
+    }
+    dataset = pet(SeriesDate="20240301", injection=injection)
+    header = pet_header(dataset, first_acquired_at=None)
+    assert header.injected_at == datetime(2024, 3, 1, 10, 0)
+
+
 def test_days_of_uptake_are_plausible_for_a_long_half_life():
     injected = datetime(2024, 2, 26, 12, 0)
     chosen = injection_time(injected, timedelta(hours=12), scan_at=NOON, half_life_s=282_240.0)

@@ -450,6 +450,24 @@ def test_missing_slices_are_an_error_before_anything_is_written(source, workspac
     assert "1 missing slices interpolated" in done[0]
 
 
+@pytest.mark.parametrize("num_bytes", [0, 400])
+def test_a_last_slice_that_was_cut_short_is_not_merely_left_out(source, workspace, num_bytes):
+    paths = sorted(
+        (source / "two/ct").iterdir(),
+        key=lambda path: pydicom.dcmread(path).ImagePositionPatient[2],
+    )
+    whole = paths[-1].read_bytes()
+    paths[-1].write_bytes(whole[:num_bytes])
+    with pytest.raises(
+        DatasetError, match=rf"Case P2_20240229: .*{paths[-1].name}: .*among the slices of CT"
+    ):
+        convert(source, workspace)
+    assert not (workspace.raw / "Dataset100_Tumour").exists()
+    paths[-1].write_bytes(whole)
+    (source / "two/ct/.marker").touch()
+    convert(source, workspace)
+
+
 def test_doubled_slices_are_dropped_if_they_are_copies_and_an_error_if_not(source, workspace):
     path = next((source / "one/ct").iterdir())
     (path.parent / "copy").write_bytes(path.read_bytes())

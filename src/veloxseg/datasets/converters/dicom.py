@@ -24,9 +24,9 @@ from veloxseg.datasets.converters.writing import (
 )
 from veloxseg.datasets.problems import Problem, raise_problems
 from veloxseg.datasets.workspace import Workspace
-from veloxseg.errors import DatasetError, GeometryError, VeloxSegError
+from veloxseg.errors import DatasetError, GeometryError, ImageReadError, VeloxSegError
 from veloxseg.volumes.dicom.files import show_path
-from veloxseg.volumes.dicom.index import DicomIndex, DicomSeries, DicomStudy, index_dicom
+from veloxseg.volumes.dicom.index import BROKEN, DicomIndex, DicomSeries, DicomStudy, index_dicom
 from veloxseg.volumes.dicom.reading import ImageFile, check_slices, read_series
 from veloxseg.volumes.volume import Grid, Volume, describe_difference, same_grid
 
@@ -242,6 +242,7 @@ def _plan_cases(
             _require_label_stays(label, register)
             plans[case] = _plan(study, matched, label, rules=rules, naming=naming, index=index)
             if not is_done(case):
+                _require_whole_files(matched, index)
                 _check_case(
                     plans[case], matched, reference=reference, interpolate_gaps=interpolate_gaps
                 )
@@ -302,6 +303,21 @@ def _title(series: DicomSeries) -> str:
         f"{series.tags['Modality']} '{series.tags['SeriesDescription']}', "
         f"{len(series.slices)} slices"
     )
+
+
+def _require_whole_files(matched: Mapping[str, DicomSeries], index: DicomIndex) -> None:
+    """Refuse broken files beside slices: a stack that lacks its first or last looks sound."""
+    channels = {
+        one.path.parent: channel for channel, series in matched.items() for one in series.slices
+    }
+    for path, reason in index.passed_over.items():
+        hidden = path.name.startswith(".")
+        if reason in BROKEN and path.parent in channels and not hidden:
+            raise ImageReadError(
+                f"{show_path(path)}: {reason}, among the slices of {channels[path.parent]}. "
+                "Expected whole files, since a slice may be lost. Copy or export it again, or "
+                "move it away."
+            )
 
 
 def _check_case(

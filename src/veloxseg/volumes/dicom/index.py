@@ -52,6 +52,9 @@ _IDENTITY_TAGS = (
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _DICOMDIR = "1.2.840.10008.1.3.10"
+BROKEN = ("damaged", "empty", "DICOM of no study or series")
+"""Why a file may be passed over that was meant to be a slice: its copying was cut short."""
+
 _SPACING_TOLERANCE_RELATIVE = 1e-3
 _STRAYS_AT_MOST = 4
 """A localizer's three planes are alike in number; one of four with another tag is an accident."""
@@ -218,6 +221,8 @@ def _end_with_parent() -> None:
 
 def _read_entry(path: Path) -> _Entry:
     try:
+        if path.stat().st_size == 0:
+            return _Entry(path=path, reason="empty")
         if not looks_like_dicom(path):
             return _Entry(path=path, reason="not DICOM")
         with interpreting(path):

@@ -24,6 +24,7 @@ PET_TAGS = (
 _PHILIPS_CREATOR = "Philips PET Private Group"
 _GE_CREATOR = "GEMS_PETD_01"
 _NO_DATE = date(1900, 1, 1)
+_FEWEST_DIGITS = len("YYYYMMDDHHMM")
 
 
 def pet_header(dataset: Any, *, first_acquired_at: datetime | None) -> PetHeader:
@@ -156,13 +157,16 @@ _ZONE = "TimezoneOffsetFromUTC"
 def _parsed_date_time(text: str, zone: str | None) -> datetime | None:
     """DICOM DT (PS3.5 6.2), YYYYMMDDHHMMSS.FFFFFF&ZZXX, in the time zone of the other attributes.
 
-    Without Timezone Offset From UTC (0008,0201) they are local, and so is this one.
+    Without Timezone Offset From UTC (0008,0201) they are local, and so is this one. None for a
+    date alone, or hours without minutes: uptake cannot be told by it.
     """
     clock, sign, offset = text, "", ""
     for mark in "+-":
         if mark in text:
             clock, sign, offset = text.partition(mark)
     whole, _, fraction = clock.partition(".")
+    if len(whole) < _FEWEST_DIGITS:
+        return None
     try:
         moment = datetime.strptime(whole[:14].ljust(14, "0"), "%Y%m%d%H%M%S")
         if fraction:
