@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -175,6 +176,20 @@ def test_debug_shows_where_an_error_arose(root: Path) -> None:
     assert result.exit_code == 2
     assert "Traceback" in result.output
     assert "workspace.py" in result.output
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems take no such name")
+def test_a_file_name_of_any_bytes_is_printed(dataset: Path, root: Path) -> None:
+    (dataset / "imagesTr" / os.fsdecode(b"\xff.nii.gz")).touch()
+    program = [sys.executable, "-c", "from veloxseg.cli import main; main()"]
+    done = subprocess.run(
+        [*program, "check", dataset.name, "--root", str(root)],
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict", "COLUMNS": "200"},
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 2, done.stderr
+    assert "\\udcff.nii.gz" in done.stdout
 
 
 def test_a_full_disk_is_said_in_words(

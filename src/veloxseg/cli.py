@@ -1,7 +1,9 @@
 """The command line: parse, one call, report."""
 
+import sys
 import threading
 import warnings
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -49,6 +51,8 @@ for command in (check, plan, preprocess, train, export, predict, evaluate, bench
 def main() -> None:
     """Run the command line."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # its own affairs
+    if isinstance(sys.stdout, TextIOWrapper):  # file names may hold bytes that no terminal takes
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except SystemExit as end:
