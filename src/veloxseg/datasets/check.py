@@ -15,8 +15,8 @@ from veloxseg.datasets.checking.label_values import unseen_values
 from veloxseg.datasets.description import DatasetDescription, read_description
 from veloxseg.datasets.patients import patients_of_cases
 from veloxseg.datasets.problems import Problem, raise_problems
-from veloxseg.datasets.workers import results_of
 from veloxseg.errors import DatasetError, VeloxSegError
+from veloxseg.workers import results_of
 
 __all__ = ["CheckReport", "Problem", "check_dataset"]
 

@@ -14,10 +14,10 @@ from veloxseg.datasets.description import FILE_NAME, read_description
 from veloxseg.datasets.fixing.choosing import CaseToWrite, FileToWrite, LeftOut, choose_cases
 from veloxseg.datasets.fixing.writing import WriteCase, take_over
 from veloxseg.datasets.labels import INTEGER_TOLERANCE
-from veloxseg.datasets.workers import results_of
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import DatasetError
 from veloxseg.volumes.nifti_grid import SHEAR_TOLERANCE_VOXELS
+from veloxseg.workers import results_of
 
 RECORD = "mending.json"
 """What was done to each file, in the new dataset's folder; written before the first image."""

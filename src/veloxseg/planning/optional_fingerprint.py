@@ -18,8 +18,8 @@ from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 from veloxseg.atomic import write_json
 from veloxseg.datasets.cases import Case, find_cases
 from veloxseg.datasets.description import read_description
-from veloxseg.datasets.workers import results_of
 from veloxseg.errors import PlanError
+from veloxseg.workers import results_of
 
 
 @dataclass(frozen=True, kw_only=True)

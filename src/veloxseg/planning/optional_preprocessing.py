@@ -12,10 +12,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from veloxseg.atomic import read_json
 from veloxseg.datasets.cases import Case, find_cases
 from veloxseg.datasets.description import FILE_NAME, read_description
-from veloxseg.datasets.workers import results_of
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.planning.files import CONFIGURATION, preprocessed_folder
 from veloxseg.planning.optional import ABSENT_KEY, absent_channels
+from veloxseg.workers import results_of
 
 
 class OptionalPreprocessor(DefaultPreprocessor):  # type: ignore[misc]

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from veloxseg.datasets.workers import results_of
 from veloxseg.volumes.reading import read_volume
+from veloxseg.workers import results_of
 
 
 def component_extents_mm(

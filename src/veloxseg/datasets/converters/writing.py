@@ -22,8 +22,8 @@ from veloxseg.datasets.description import (
     read_description,
     validate_description,
 )
-from veloxseg.datasets.workers import results_of
 from veloxseg.errors import DatasetError
+from veloxseg.workers import results_of
 
 __all__ = [
     "FILE_ENDING",

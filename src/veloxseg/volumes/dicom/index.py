@@ -3,13 +3,8 @@
 Only headers are read; files are told by their content, whatever they are called.
 """
 
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +20,7 @@ from veloxseg.volumes.dicom.slices import (
     DicomSlice,
     slices_of,
 )
+from veloxseg.workers import results_of
 
 SERIES_TAGS = (
     "Modality",
@@ -56,6 +52,8 @@ BROKEN = ("damaged", "empty", "DICOM of no study or series")
 """Why a file may be passed over that was meant to be a slice: its copying was cut short."""
 
 _SPACING_TOLERANCE_RELATIVE = 1e-3
+_BATCH = 64
+"""Files that a process reads at a time: one is read faster than it is handed over."""
 _STRAYS_AT_MOST = 4
 """A localizer's three planes are alike in number; one of four with another tag is an accident."""
 
@@ -163,21 +161,27 @@ def index_dicom(
     Args:
         folder: A study or a tree of studies.
         num_workers: Processes that read headers.
-        progress: Called with the number of files read and the number of all.
+        progress: Called now and then with the number of files read and the number of all.
 
     Raises:
         ImageReadError: there is no such folder.
+        DatasetError: a process was killed.
     """
     if not folder.is_dir():
         raise ImageReadError(
             f"{show_path(folder)}: no such folder. Expected a tree of DICOM files. Check the path."
         )
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    builder = _Builder()
-    for done, entry in enumerate(_read_entries(paths, num_workers), start=1):
-        builder.add(entry)
+
+    def report(done: int, _: int) -> None:
         if progress is not None:
-            progress(done, len(paths))
+            progress(min(done * _BATCH, len(paths)), len(paths))
+
+    batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
+    builder = _Builder()
+    for entries in results_of(_read_entries, batches, num_workers=num_workers, progress=report):
+        for entry in entries:
+            builder.add(entry)
     return DicomIndex(
         studies=tuple(study.finish() for study in builder.studies.values()),
         passed_over=builder.passed_over,
@@ -196,27 +200,8 @@ class _Entry:
     slices: tuple[DicomSlice, ...] = ()
 
 
-def _read_entries(paths: Sequence[Path], num_workers: int) -> Iterable[_Entry]:
-    if num_workers <= 1:
-        yield from map(_read_entry, paths)
-        return
-    with ProcessPoolExecutor(
-        num_workers, mp_context=get_context("spawn"), initializer=_begin_process
-    ) as pool:
-        yield from pool.map(_read_entry, paths, chunksize=64)
-
-
-def _begin_process() -> None:
-    """Prepare a worker: it leaves Ctrl-C to its parent and does not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def _read_entries(paths: Sequence[Path]) -> list[_Entry]:
+    return [_read_entry(path) for path in paths]
 
 
 def _read_entry(path: Path) -> _Entry:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from veloxseg.datasets.workers import results_of
 from veloxseg.errors import DatasetError
+from veloxseg.workers import results_of
 
 
 def square(number):
