@@ -345,12 +345,15 @@ def test_a_plan_of_another_network_is_refused(folder):
         make_trainer(plans).initialize()
 
 
-def test_a_plans_hash_depends_on_its_content_and_not_on_the_order_of_its_keys():
+def test_a_plans_hash_depends_on_its_content_and_not_on_the_order_of_its_keys_or_its_reasons():
     plans = tiny_plans()
     backwards = dict(reversed(list(copy.deepcopy(plans).items())))
     assert list(backwards) != list(plans)
     assert plan_hash(backwards) == plan_hash(plans)
     assert len(plan_hash(plans)) == 64
+    told = [{"what": "batch", "value": "2", "why": "the smallest"}]
+    backwards["configurations"]["3d_fullres"]["decisions"] = told  # words, which train nothing
+    assert plan_hash(backwards) == plan_hash(plans)
     plans["configurations"]["3d_fullres"]["batch_size"] = 3
     assert plan_hash(plans) != plan_hash(backwards)
 

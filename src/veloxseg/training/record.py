@@ -11,13 +11,19 @@ from typing import Any
 
 from veloxseg.atomic import read_json, write_json
 from veloxseg.errors import PlanError
+from veloxseg.planning.files import DECISIONS_KEY
 
 _PACKAGES = ("veloxseg", "torch", "nnunetv2", "numpy", "batchgeneratorsv2")
 
 
 def plan_hash(plans: Mapping[str, Any]) -> str:
-    """SHA-256 of a plan's content, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(plans, sort_keys=True).encode()).hexdigest()
+    """SHA-256 of a plan's content, whatever the order of its keys and the reasons it gives."""
+    configurations = {
+        name: {key: value for key, value in configuration.items() if key != DECISIONS_KEY}
+        for name, configuration in plans.get("configurations", {}).items()
+    }
+    content = {**plans, "configurations": configurations}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def check_same_plan(run: Path, plans: Mapping[str, Any]) -> None:
