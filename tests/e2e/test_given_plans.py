@@ -65,6 +65,7 @@ def test_published_configurations_are_planned_trained_exported_and_predicted_wit
     ).stdout  # fmt: skip
     assert "save_interval" in said  # what cannot be honoured is named, asked or not
     assert "not honoured" in said
+    assert "Plan (x, y, z)" in said
     preprocessed = root / "nnUNet_preprocessed" / "Dataset110_Given"
     plans = json.loads((preprocessed / "VeloxSegPlans.json").read_text())
     assert plans["transpose_forward"] == [2, 1, 0]
@@ -98,18 +99,38 @@ def test_a_fold_that_a_single_split_does_not_have_is_refused(raw: Path, command)
 
 
 def test_other_splits_than_the_ones_there_are_refused_and_kept(
-    raw: Path, root: Path, command
+    raw: Path, root: Path, command, tmp_path: Path
 ) -> None:
-    file = root / "nnUNet_preprocessed" / "Dataset110_Given" / "splits_final.json"
-    before = file.read_text()
+    preprocessed = root / "nnUNet_preprocessed" / "Dataset110_Given"
+    files = [preprocessed / name for name in ("splits_final.json", "VeloxSegPlans.json")]
+    before = [file.read_text() for file in files]
+    (tmp_path / "model.json").write_text(json.dumps(MODEL))
+    (tmp_path / "training.json").write_text(json.dumps(TRAINING | {"train_rate": 0.8}))
+    said = command(
+        "veloxseg", "plan", "110", "--published", tmp_path / "model.json",
+        tmp_path / "training.json", code=2,
+    ).stderr  # fmt: skip
+    assert "holds other splits already" in said
+    assert [file.read_text() for file in files] == before
     said = command("veloxseg", "plan", "110", "--preset", "msd01", code=2).stderr
-    assert "2 channels" in said or "channels" in said
-    assert file.read_text() == before
+    assert "channels" in said
+    assert [file.read_text() for file in files] == before
+
+
+def test_what_a_given_plan_leaves_no_choice_of_is_refused(raw: Path, command) -> None:
+    said = command("veloxseg", "plan", "110", "--preset", "autopet2", "--size", "S", code=2).stderr
+    assert "--size S" in said
+    said = command("veloxseg", "plan", "110", "--published-dataset", "HECKTOR", code=2).stderr
+    assert "belongs to --published" in said
 
 
 def test_a_preset_fixes_network_spacing_and_training(raw: Path, root: Path, command) -> None:
-    said = command("veloxseg", "plan", "110", "--preset", "autopet2", "--explain").stdout
+    said = command(
+        "veloxseg", "plan", "110", "--preset", "autopet2", "--target", "2gb", "--explain"
+    ).stdout
     assert "Preset autopet2" in said
+    assert "target 2gb" in said  # which cannot make it smaller, and that is said
+    assert "Plan (z, y, x)" in said
     plans = json.loads(
         (root / "nnUNet_preprocessed" / "Dataset110_Given" / "VeloxSegPlans.json").read_text()
     )

@@ -11,7 +11,7 @@ from veloxseg.errors import PlanError
 from veloxseg.network import DistillationModel, VeloxSeg
 from veloxseg.planning.memory import training_memory_gb
 from veloxseg.planning.network_plan import DatasetNumbers, plan_network
-from veloxseg.planning.target import CPU_VOXELS, TARGETS, Target, parse_target
+from veloxseg.planning.target import CPU_POSITIONS, CPU_VOXELS, TARGETS, Target, parse_target
 
 CHANNELS = (("CT",), ("CT", "PET"), ("T1", "T1ce", "T2", "FLAIR"), ("CT", "PET", "T1"))
 sizes = st.sampled_from(["S", "B", "L"])
@@ -57,9 +57,7 @@ def test_every_dataset_gets_a_legal_network_within_its_memory(
 ):
     plan = plan_network(numbers(shape, spacing, structure, channels), target=target, size=size)
     config = plan.network  # constructing it is the check that it can be built
-    minimal = max(min(e, 8) * c for e, c in zip(shape, whole_cell(config), strict=True))
-    cut_down = all(p <= max(8, minimal) for p in config.patch_size)
-    assert plan.memory_gb <= target.memory_gb or cut_down
+    assert plan.memory_gb <= target.memory_gb
     assert plan.memory_gb == training_memory_gb(config, batch_size=plan.batch_size)
     for stage, grid in enumerate(config.grids):
         scales = config.window_scales(stage)
@@ -167,7 +165,21 @@ def test_small_structures_give_way_where_memory_does_not_allow_a_fine_stem():
     plan = plan_network(tiny, target=target)
     assert plan.network.stem_stride != (1, 1, 1)
     (why,) = [d.why for d in plan.decisions if d.what == "stem stride"]
-    assert "for the memory of small, though the smallest structures" in why
+    assert "for what small can take, though the smallest structures" in why
+
+
+def test_on_a_cpu_thick_slices_are_divided_where_structures_stay_visible():
+    slices = numbers((58, 171, 181), (3.27, 0.977, 0.977), (17.9, 50.0, 38.0), ("CT", "PET"))
+    on_cpu = plan_network(slices, target=TARGETS["cpu"]).network
+    assert on_cpu.stem_stride == (4, 4, 4)
+    assert math.prod(on_cpu.grids[0]) <= CPU_POSITIONS
+    assert plan_network(slices, target=TARGETS["24gb"]).network.stem_stride == (1, 4, 4)
+
+
+def test_a_target_too_small_for_the_smallest_patch_is_refused():
+    case = numbers((160, 160, 160), (1.0,) * 3, (20.0,) * 3)
+    with pytest.raises(PlanError, match=r"target 0\.5gb has 0\.5 GB.*--target 2gb"):
+        plan_network(case, target=parse_target("0.5gb"))
 
 
 def test_without_teachers_a_larger_view_fits():

@@ -17,6 +17,7 @@ from veloxseg.datasets.cases import find_cases
 from veloxseg.datasets.description import read_description
 from veloxseg.evaluation.summary import evaluate_folder
 from veloxseg.planning.optional import absent_channels
+from veloxseg.planning.target import TARGETS
 from veloxseg.runtime.prediction import predict
 from veloxseg.runtime.preprocessing import preprocess_volumes
 from veloxseg.volumes.reading import read_volume, write_volume
@@ -48,6 +49,10 @@ if __name__ == "__main__":
     for name, workers in (("{LACKING}", 2), ("{COMPLETE}", 1), ("{PLAIN}", 1)):
         plan(name, workspace=workspace, num_workers=workers)
         preprocess(name, workspace=workspace, num_workers=workers)
+    from veloxseg.planning.planner import VeloxSegPlanner
+
+    target = VeloxSegPlanner("{PLAIN}", gpu_memory_target_in_gb=24).target
+    Path(sys.argv[1], "target.txt").write_text(str(target))
     try:
         plan("{WITHOUT_T1}", workspace=workspace)
     except PlanError as error:
@@ -141,6 +146,23 @@ def test_complete_cases_with_optional_channels_have_nnunets_fingerprint_and_plan
     plans = _plans(root, COMPLETE)
     assert plans["configurations"] == _plans(root, PLAIN)["configurations"]
     assert plans["configurations"]["3d_fullres"]["preprocessor_name"] == "DefaultPreprocessor"
+
+
+def test_every_choice_of_a_plan_is_said_nnunets_own_first(root: Path) -> None:
+    configuration = _plans(root, PLAIN)["configurations"]["3d_fullres"]
+    decisions = {one["what"]: one for one in configuration["decisions"]}
+    assert list(decisions)[:2] == ["spacing", "normalisation"]
+    assert decisions["spacing"]["value"] == "2 x 1.5 x 1.5 mm"
+    assert decisions["normalisation"]["value"] == (
+        "CTNormalization, ZScoreNormalization, ZScoreNormalization"
+    )
+    assert {"field of view", "stem stride", "stages", "patch", "windows", "widths", "batch"} <= set(
+        decisions
+    )
+
+
+def test_nnunets_memory_target_is_the_target_of_that_name(root: Path) -> None:
+    assert (root / "target.txt").read_text() == str(TARGETS["24gb"])
 
 
 def test_an_absent_channel_is_zero_throughout_and_named_in_the_properties(root: Path) -> None:

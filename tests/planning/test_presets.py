@@ -77,7 +77,7 @@ def test_the_short_axis_of_hecktor_is_the_axial_one():
     given = preset_plan("hecktor2022", describe(*DATASETS["hecktor2022"]))
     assert given.network.patch_size == (64, 128, 128)
     assert given.network.big_windows == ((2, 4, 4), (4, 8, 8), (2, 4, 4), (2, 4, 4))
-    assert given.axial_axis == 0
+    assert given.transpose_forward.index(0) == 0  # Z is the first axis
     assert given.spacing_zyx == (1.0, 1.0, 1.0)
 
 

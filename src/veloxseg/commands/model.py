@@ -79,6 +79,8 @@ def plan(
     from veloxseg.planning.plan import NOT_HONOURED, PublishedFiles
     from veloxseg.planning.plan import plan as make_plan
 
+    if published_dataset is not None and published is None:
+        raise VeloxSegError("--published-dataset belongs to --published. Give both, or neither.")
     workspace = Workspace.resolve(root)
     file = make_plan(
         dataset,
@@ -92,10 +94,10 @@ def plan(
         num_workers=num_workers,
     )
     name = workspace.dataset_name(dataset)
-    configuration = read_plans(workspace, name)["configurations"][CONFIGURATION]
+    plans = read_plans(workspace, name)
     console = results_console()
-    console.print(plan_table(configuration, _count_parameters(workspace, name)))
-    decisions = configuration[DECISIONS_KEY]
+    console.print(plan_table(plans, _count_parameters(workspace, name)))
+    decisions = plans["configurations"][CONFIGURATION][DECISIONS_KEY]
     if not explain:
         decisions = [one for one in decisions if one["value"] == NOT_HONOURED]
     if decisions:
@@ -122,7 +124,7 @@ def train(
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Epochs of 250 steps, without --minutes.", min=1, show_default="300"),
+        typer.Option(help="Epochs, without --minutes.", min=1, show_default="the plan's"),
     ] = None,
     learning_rate: Annotated[
         float | None,

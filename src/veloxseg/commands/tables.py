@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from veloxseg.installation import INSTALL_TRAINING, Installation
+from veloxseg.planning.files import CONFIGURATION
 
 if TYPE_CHECKING:
     from veloxseg.datasets.fix import FixReport
@@ -73,11 +74,13 @@ def decisions_table(decisions: Sequence[Mapping[str, str]]) -> Table:
     return table
 
 
-def plan_table(configuration: Mapping[str, Any], num_parameters: int) -> Table:
-    """What was planned; ``configuration`` is that of nnU-Net's plans."""
+def plan_table(plans: Mapping[str, Any], num_parameters: int) -> Table:
+    """What was planned; ``plans`` are nnU-Net's, whose axes may be another order of the images'."""
+    configuration = plans["configurations"][CONFIGURATION]
+    axes = ", ".join("zyx"[axis] for axis in plans["transpose_forward"])
     network = configuration["architecture"]["arch_kwargs"]
     spacing = " x ".join(f"{step:.4g}" for step in configuration["spacing"])
-    table = Table(title="Plan (z, y, x)", show_header=False)
+    table = Table(title=f"Plan ({axes})", show_header=False)
     for name, value in {
         "Spacing": f"{spacing} mm",
         "Median shape": _times(

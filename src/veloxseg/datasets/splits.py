@@ -157,20 +157,31 @@ def write_splits(path: Path, splits: Sequence[Split], *, overwrite: bool = False
     Raises:
         DatasetError: there are other splits already.
     """
-    content = [split.to_json() for split in splits]
     if path.is_file() and not overwrite:
-        try:
-            found = read_json(path)
-        except VeloxSegError as error:
-            raise DatasetError(str(error)) from error
-        if found == content:
-            return
+        refuse_other_splits(path, splits)
+        return
+    write_json(path, [split.to_json() for split in splits])
+
+
+def refuse_other_splits(path: Path, splits: Sequence[Split]) -> None:
+    """Make sure that a file, if there is one, holds these splits and no others.
+
+    Raises:
+        DatasetError: it holds others, or none at all.
+    """
+    if not path.is_file():
+        return
+    try:
+        found = read_json(path)
+    except VeloxSegError as error:
+        raise DatasetError(str(error)) from error
+    content = [split.to_json() for split in splits]
+    if found != content:
         raise DatasetError(
             f"{path}: holds other splits already: {_describe(found)}. "
             f"Expected {_describe(content)}. Runs may have been trained on what is there: keep it, "
             "or move it away (with the results of its folds) and plan again."
         )
-    write_json(path, content)
 
 
 def _by_patient(cases: Sequence[str], patients: Mapping[str, str]) -> list[list[str]]:

@@ -1,6 +1,5 @@
 """A plan that is given instead of derived: what a preset or a published configuration fixes."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,11 +51,6 @@ class GivenPlan:
         z, y, x = (self.spacing[self.transpose_forward.index(axis)] for axis in range(3))
         return (z, y, x)
 
-    @property
-    def axial_axis(self) -> int:
-        """Which axis of the network's input is Z: the one that a rotation leaves alone."""
-        return self.transpose_forward.index(0)
-
 
 def count_outputs(description: DatasetDescription) -> int:
     """Outputs that a dataset's network has: one a region, or one a label with the background."""
@@ -91,9 +85,3 @@ def require_fit(given: GivenPlan, description: DatasetDescription) -> None:
 def listed(values: Any) -> str:
     """Values as a list in a sentence."""
     return ", ".join(str(value) for value in values)
-
-
-def in_order(values: Sequence[Any], order: Axes) -> tuple[Any, Any, Any]:
-    """The three values of (Z, Y, X) as axes of another order have them."""
-    first, second, third = (values[axis] for axis in order)
-    return (first, second, third)

@@ -20,6 +20,7 @@ from veloxseg.errors import PlanError
 from veloxseg.network.config import Axes, NetworkConfig
 from veloxseg.planning.memory import training_memory_gb
 from veloxseg.planning.rules import (
+    BASE_CHANNELS,
     MIN_STEM_CELLS,
     Size,
     coarser_stem,
@@ -113,7 +114,7 @@ def plan_network(
         stem: A stem stride to plan with; None: by the rules.
 
     Raises:
-        PlanError: the dataset is not three-dimensional.
+        PlanError: the dataset is not three-dimensional, or the target is too small for any network.
     """
     shape = _whole_shape(numbers.median_shape)
     planning = _Planning(numbers, target, size, teachers)
@@ -124,16 +125,22 @@ def plan_network(
     planning.explain_network(network)
     batch_size = planning.batch_size(network, shape)
     memory = training_memory_gb(network, batch_size=batch_size, teachers=teachers)
-    planning.decide(
-        "memory",
-        f"{memory:.1f} GB",
-        f"predicted peak of a training step; the target {target.name} has {target.memory_gb:g} GB",
-    )
+    planning.decisions.append(memory_decision(memory, target))
     return NetworkPlan(
         network=network,
         batch_size=batch_size,
         memory_gb=memory,
         decisions=tuple(planning.decisions),
+    )
+
+
+def memory_decision(memory_gb: float, target: Target) -> Decision:
+    """What a training step is predicted to take, beside what there is."""
+    return Decision(
+        what="memory",
+        value=f"{memory_gb:.1f} GB",
+        why="predicted peak of a training step; "
+        f"the target {target.name} has {target.memory_gb:g} GB",
     )
 
 
@@ -162,6 +169,9 @@ class _Planning:
         )
 
     def fits(self, network: NetworkConfig, *, batch_size: int = SMALLEST_BATCH) -> bool:
+        most = self.target.max_positions
+        if most is not None and math.prod(network.grids[0]) > most:
+            return False
         memory = training_memory_gb(network, batch_size=batch_size, teachers=self.teachers)
         return memory <= self.target.memory_gb
 
@@ -195,7 +205,7 @@ class _Planning:
                 break
             stem, visible = coarser
             lost = "" if visible else ", though the smallest structures then have fewer cells"
-            why += f"; coarser, {_times(stem)}, for the memory of {self.target.name}{lost}"
+            why += f"; coarser, {_times(stem)}, for what {self.target.name} can take{lost}"
         self.decide("stem stride", _times(stem), why)
         return stem
 
@@ -203,12 +213,20 @@ class _Planning:
         cut = cut_until(
             view, self.numbers.spacing, lambda smaller: self.fits(self.network(smaller, stem))
         )
+        smallest = self.network(cut, stem)
+        if not self.fits(smallest):
+            memory = training_memory_gb(smallest, batch_size=SMALLEST_BATCH, teachers=self.teachers)
+            raise PlanError(
+                f"The target {self.target.name} has {self.target.memory_gb:g} GB. Training with "
+                f"patches of {_times(smallest.patch_size)}, the smallest, is predicted to take "
+                f"{memory:.2f} GB. Give a larger one, such as --target 2gb."
+            )
         if cut != view:
             self.decide(
                 "field of view",
                 _times(cut),
-                f"cut from {_times(view)} along the physically longest axis until two patches fit "
-                f"into {self.target.memory_gb:g} GB",
+                f"cut from {_times(view)} along the physically longest axis until "
+                f"{self.target.name} can take two patches",
             )
         return cut
 
@@ -239,12 +257,20 @@ class _Planning:
             "neighbouring channels of one kind go together: "
             + ", ".join(self.numbers.channel_names),
         )
-        self.decide("widths", ", ".join(map(str, network.conv_channels)), f"size {self.size}")
+        self.decide(
+            "widths",
+            ", ".join(map(str, network.conv_channels)),
+            f"size {self.size} of S, B, L: {network.conv_channels[0]} channels in the first stage, "
+            f"doubling; B has the published {BASE_CHANNELS['B']}",
+        )
         self.decide(
             "group widths",
             ", ".join(map(str, network.group_widths)),
             "the power of two nearest to 0.78 log2(modalities x voxels of a position), from 4 to "
             "16: in the spirit of the Johnson-Lindenstrauss bound, fitted to the published widths",
+        )
+        self.decide(
+            "dropout", f"{network.conv_dropout:g}", "augmentation regularises, as in nnU-Net's own"
         )
 
     def batch_size(self, network: NetworkConfig, shape: Axes) -> int:

@@ -13,8 +13,9 @@ from veloxseg.datasets.patients import patients_of_cases
 from veloxseg.datasets.splits import (
     SPLITS_FILE,
     FoldRule,
-    RatioRule,
+    Split,
     make_splits,
+    refuse_other_splits,
     write_splits,
 )
 from veloxseg.datasets.workspace import Workspace, parse_dataset_name
@@ -32,7 +33,8 @@ from veloxseg.planning.files import (
     write_mark,
 )
 from veloxseg.planning.given import GivenPlan, require_fit
-from veloxseg.planning.network_plan import Decision
+from veloxseg.planning.memory import training_memory_gb
+from veloxseg.planning.network_plan import Decision, memory_decision
 from veloxseg.planning.presets import preset_plan
 from veloxseg.planning.rules import Size
 from veloxseg.planning.structures import measure_structures
@@ -82,7 +84,7 @@ def plan(
         dataset: Number or name of a dataset in ``workspace.raw``.
         workspace: nnU-Net's folders.
         target: What training may take.
-        size: Width of the network.
+        size: Width of the network; of a fixed one it is no choice.
         preset: Name of a preset that fixes network, spacing, splits and training.
         published: Published configurations that fix them.
         num_workers: Processes that read cases.
@@ -91,9 +93,10 @@ def plan(
         The plans file.
 
     Raises:
-        DatasetError: the dataset is missing, or something is wrong with it.
-        PlanError: the dataset is not three-dimensional, or does not fit the preset or the published
-            configurations.
+        DatasetError: the dataset is missing, something is wrong with it, or it is split otherwise
+            than the preset or the published training splits it.
+        PlanError: the dataset is not three-dimensional, does not fit the preset or the published
+            configurations, or the target is too small for any network.
     """
     workspace.export()
     name = workspace.dataset_name(dataset)
@@ -101,7 +104,8 @@ def plan(
     check_dataset(raw).raise_for_errors()
     description = read_description(raw)
     find_cases(raw, description)  # there may be none but test images
-    given, decisions = _given_plan(description, preset, published)
+    given, decisions = _given_plan(description, preset, published, target=target, size=size)
+    splits = _splits_to_write(workspace, name, description, given)
 
     from veloxseg.planning.planner import VeloxSegPlanner
 
@@ -111,12 +115,18 @@ def plan(
         planner.target, planner.size = target, size
         planner.given, planner.given_decisions = given, decisions
         planner.plan_experiment()
-    _write_splits(workspace, name, FoldRule() if given is None else given.split, given is not None)
+    if splits:
+        write_splits(workspace.preprocessed / name / SPLITS_FILE, splits)
     return workspace.preprocessed / name / f"{PLANS_NAME}.json"
 
 
 def _given_plan(
-    description: DatasetDescription, preset: str | None, published: PublishedFiles | None
+    description: DatasetDescription,
+    preset: str | None,
+    published: PublishedFiles | None,
+    *,
+    target: Target,
+    size: Size,
 ) -> tuple[GivenPlan | None, tuple[Decision, ...]]:
     """The plan that a preset or published files fix, and what to say of it."""
     if preset is not None and published is not None:
@@ -132,9 +142,23 @@ def _given_plan(
         require_fit(given, description)
     else:
         return None, ()
+    if size != "B":
+        raise PlanError(f"--size {size}: the widths of {given.origin} are fixed. Leave it out.")
     notes = [Decision(what=given.origin, value="given", why=note) for note in given.notes]
     told = [Decision(what=fate.key, value=fate.fate, why=fate.note) for fate in fates]
-    return given, (*notes, *told)
+    return given, (*notes, *told, _decide_memory(given, target))
+
+
+def _decide_memory(given: GivenPlan, target: Target) -> Decision:
+    """What training a fixed network takes; the target cannot make it smaller."""
+    memory = training_memory_gb(
+        given.network, batch_size=given.batch_size, teachers=given.recipe.teachers != "off"
+    )
+    decision = memory_decision(memory, target)
+    if memory > target.memory_gb:
+        why = f"{decision.value}, {decision.why}, and {given.origin} is fixed"
+        return Decision(what=f"target {target.name}", value=NOT_HONOURED, why=why)
+    return decision
 
 
 def _extract_fingerprint(
@@ -149,18 +173,26 @@ def _extract_fingerprint(
     write_json(file, {**read_json(file), STRUCTURES_KEY: structures.to_json()})
 
 
-def _write_splits(
-    workspace: Workspace, name: str, rule: FoldRule | RatioRule, demanded: bool
-) -> None:
-    """Write splits where there are none; those of a preset must not be others than are there."""
+def _splits_to_write(
+    workspace: Workspace, name: str, description: DatasetDescription, given: GivenPlan | None
+) -> tuple[Split, ...]:
+    """A given plan's splits, or five folds where there are no splits; none to leave it at that.
+
+    Raises:
+        DatasetError: there are other splits than the given plan's.
+    """
     file = workspace.preprocessed / name / SPLITS_FILE
     raw = workspace.raw / name
-    cases = [case.name for case in find_cases(raw, read_description(raw))]
+    cases = [case.name for case in find_cases(raw, description)]
     patients = patients_of_cases(raw, cases)
-    too_few = isinstance(rule, FoldRule) and len(set(patients.values())) < rule.num_folds
-    if not demanded and (file.is_file() or too_few):
-        return  # training says what too few cases mean
-    write_splits(file, make_splits(cases, patients, rule))
+    if given is not None:
+        splits = make_splits(cases, patients, given.split)
+        refuse_other_splits(file, splits)
+        return splits
+    folds = FoldRule()
+    if file.is_file() or len(set(patients.values())) < folds.num_folds:
+        return ()  # training says what too few cases mean
+    return make_splits(cases, patients, folds)
 
 
 def preprocess(dataset: str, *, workspace: Workspace, num_workers: int = 1) -> Path:

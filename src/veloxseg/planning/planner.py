@@ -21,7 +21,7 @@ from veloxseg.planning.network_plan import DatasetNumbers, Decision, plan_networ
 from veloxseg.planning.recipe import RECIPE_KEY, TrainingRecipe
 from veloxseg.planning.rules import Size
 from veloxseg.planning.structures import StructureSizes, measure_structures
-from veloxseg.planning.target import DEFAULT_TARGET, Target
+from veloxseg.planning.target import DEFAULT_TARGET, parse_target
 
 
 class VeloxSegPlanner(ExperimentPlanner):  # type: ignore[misc]
@@ -62,9 +62,7 @@ class VeloxSegPlanner(ExperimentPlanner):  # type: ignore[misc]
         self.lowres_creation_threshold = 0.0  # no cascade
         self.target = DEFAULT_TARGET
         if gpu_memory_target_in_gb is not None:
-            self.target = Target(
-                name=f"{gpu_memory_target_in_gb:g}gb", memory_gb=gpu_memory_target_in_gb
-            )
+            self.target = parse_target(f"{gpu_memory_target_in_gb:g}gb")
         self.size: Size = "B"
         self.recipe = TrainingRecipe()
         self.given: GivenPlan | None = None
@@ -158,7 +156,27 @@ class VeloxSegPlanner(ExperimentPlanner):  # type: ignore[misc]
             size=self.size,
             teachers=self.recipe.teachers != "off",
         )
-        return plan.network, plan.batch_size, self.recipe, plan.decisions
+        decisions = (*self._nnunet_decisions(spacing), *plan.decisions)
+        return plan.network, plan.batch_size, self.recipe, decisions
+
+    def _nnunet_decisions(self, spacing: Any) -> tuple[Decision, ...]:
+        """What nnU-Net's own rules have chosen."""
+        schemes, _ = self.determine_normalization_scheme_and_whether_mask_is_used_for_norm()
+        given = self.overwrite_target_spacing is not None
+        return (
+            Decision(
+                what="spacing",
+                value=" x ".join(f"{step:.4g}" for step in spacing) + " mm",
+                why="given"
+                if given
+                else "nnU-Net's: the median of the cases, finer along an axis of thick slices",
+            ),
+            Decision(
+                what="normalisation",
+                value=", ".join(schemes),
+                why="nnU-Net's, by the channels' names",
+            ),
+        )
 
     def _structures(self) -> StructureSizes:
         """From the fingerprint; measured where nnU-Net's own command made it."""
