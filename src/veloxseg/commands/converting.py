@@ -6,9 +6,15 @@ from typing import Annotated
 import typer
 
 from veloxseg.commands.converting_dicom import convert_dicom_command
+from veloxseg.commands.converting_options import (
+    Affine,
+    NewDataset,
+    Reference,
+    Register,
+    run_conversion,
+)
 from veloxseg.commands.naming import channel_patterns, label_names, spacing_zyx
-from veloxseg.commands.reporting import NumWorkers, Root, case_bar, reported, results_console
-from veloxseg.datasets.workspace import Workspace
+from veloxseg.commands.reporting import NumWorkers, Root, reported
 from veloxseg.installation import INSTALL_IMAGES, require_packages
 
 convert_app = typer.Typer(
@@ -17,25 +23,14 @@ convert_app = typer.Typer(
 
 convert_app.command("dicom")(convert_dicom_command)
 
-_Register = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="NAME of a channel to register to the reference (brats: T1c, hecktor: CT, autopet: "
-        "PET); repeat for several. The label stays with the reference."
-    ),
-]
-_Affine = Annotated[
-    bool, typer.Option("--affine", help="Registration allows for scaling and shear, too.")
-]
 _Release = Annotated[Path, typer.Argument(help="The release's folder.")]
-_NewDataset = Annotated[str, typer.Argument(help="Name with a free number: Dataset100_Tumour.")]
 
 
 @convert_app.command("folder")
 @reported()
 def convert_folder_command(
     source: Annotated[Path, typer.Argument(help="Folder with the images.")],
-    dataset: _NewDataset,
+    dataset: NewDataset,
     channel: Annotated[
         list[str],
         typer.Option(
@@ -48,9 +43,7 @@ def convert_folder_command(
         str | None,
         typer.Option(help="Pattern of the label files; without it, test images are written."),
     ] = None,
-    reference: Annotated[
-        str | None, typer.Option(help="Channel whose grid all images of a case are put on.")
-    ] = None,
+    reference: Reference = None,
     labels: Annotated[
         list[str] | None,
         typer.Option(help="NAME=VALUE of a label, as lesion=1; repeat or separate by commas."),
@@ -59,8 +52,8 @@ def convert_folder_command(
         list[str] | None,
         typer.Option(help="NAME of a channel whose file a case may lack; repeat for several."),
     ] = None,
-    register: _Register = None,
-    affine: _Affine = False,
+    register: Register = None,
+    affine: Affine = False,
     num_workers: NumWorkers = 1,
     root: Root = None,
 ) -> None:
@@ -68,22 +61,20 @@ def convert_folder_command(
     require_packages("SimpleITK", install=INSTALL_IMAGES)
     from veloxseg.datasets.converters.folder import convert_folder
 
-    with case_bar("Converting") as progress:
-        folder = convert_folder(
-            source,
-            dataset,
-            workspace=Workspace.resolve(root),
-            channels=channel_patterns(channel),
-            label=label,
-            reference=reference,
-            label_names=label_names(labels) if labels else None,
-            optional=optional or (),
-            register=register or (),
-            affine=affine,
-            num_workers=num_workers,
-            progress=progress,
-        )
-    results_console().print(f"Written: {folder}")
+    run_conversion(
+        convert_folder,
+        source,
+        dataset,
+        root=root,
+        channels=channel_patterns(channel),
+        label=label,
+        reference=reference,
+        label_names=label_names(labels) if labels else None,
+        optional=optional or (),
+        register=register or (),
+        affine=affine,
+        num_workers=num_workers,
+    )
 
 
 @convert_app.command("msd")
@@ -100,24 +91,16 @@ def convert_msd_command(
     require_packages("SimpleITK", install=INSTALL_IMAGES)
     from veloxseg.datasets.converters.msd import convert_msd
 
-    with case_bar("Converting") as progress:
-        folder = convert_msd(
-            source,
-            dataset,
-            workspace=Workspace.resolve(root),
-            num_workers=num_workers,
-            progress=progress,
-        )
-    results_console().print(f"Written: {folder}")
+    run_conversion(convert_msd, source, dataset, root=root, num_workers=num_workers)
 
 
 @convert_app.command("brats")
 @reported()
 def convert_brats_command(
     source: _Release,
-    dataset: _NewDataset,
-    register: _Register = None,
-    affine: _Affine = False,
+    dataset: NewDataset,
+    register: Register = None,
+    affine: Affine = False,
     num_workers: NumWorkers = 1,
     root: Root = None,
 ) -> None:
@@ -125,24 +108,22 @@ def convert_brats_command(
     require_packages("SimpleITK", install=INSTALL_IMAGES)
     from veloxseg.datasets.converters.brats import convert_brats
 
-    with case_bar("Converting") as progress:
-        folder = convert_brats(
-            source,
-            dataset,
-            workspace=Workspace.resolve(root),
-            register=register or (),
-            affine=affine,
-            num_workers=num_workers,
-            progress=progress,
-        )
-    results_console().print(f"Written: {folder}")
+    run_conversion(
+        convert_brats,
+        source,
+        dataset,
+        root=root,
+        register=register or (),
+        affine=affine,
+        num_workers=num_workers,
+    )
 
 
 @convert_app.command("hecktor")
 @reported()
 def convert_hecktor_command(
     source: _Release,
-    dataset: _NewDataset,
+    dataset: NewDataset,
     spacing: Annotated[
         str,
         typer.Option(
@@ -150,8 +131,8 @@ def convert_hecktor_command(
             "CT's own."
         ),
     ] = "1",
-    register: _Register = None,
-    affine: _Affine = False,
+    register: Register = None,
+    affine: Affine = False,
     num_workers: NumWorkers = 1,
     root: Root = None,
 ) -> None:
@@ -159,25 +140,23 @@ def convert_hecktor_command(
     require_packages("SimpleITK", install=INSTALL_IMAGES)
     from veloxseg.datasets.converters.hecktor import convert_hecktor
 
-    with case_bar("Converting") as progress:
-        folder = convert_hecktor(
-            source,
-            dataset,
-            workspace=Workspace.resolve(root),
-            spacing_zyx=spacing_zyx(spacing),
-            register=register or (),
-            affine=affine,
-            num_workers=num_workers,
-            progress=progress,
-        )
-    results_console().print(f"Written: {folder}")
+    run_conversion(
+        convert_hecktor,
+        source,
+        dataset,
+        root=root,
+        spacing_zyx=spacing_zyx(spacing),
+        register=register or (),
+        affine=affine,
+        num_workers=num_workers,
+    )
 
 
 @convert_app.command("autopet")
 @reported()
 def convert_autopet_command(
     source: _Release,
-    dataset: _NewDataset,
+    dataset: NewDataset,
     order: Annotated[
         str | None,
         typer.Option(
@@ -185,8 +164,8 @@ def convert_autopet_command(
             "the voxels tell; they must never contradict it."
         ),
     ] = None,
-    register: _Register = None,
-    affine: _Affine = False,
+    register: Register = None,
+    affine: Affine = False,
     num_workers: NumWorkers = 1,
     root: Root = None,
 ) -> None:
@@ -194,15 +173,13 @@ def convert_autopet_command(
     require_packages("SimpleITK", install=INSTALL_IMAGES)
     from veloxseg.datasets.converters.autopet import convert_autopet
 
-    with case_bar("Converting") as progress:
-        folder = convert_autopet(
-            source,
-            dataset,
-            workspace=Workspace.resolve(root),
-            order=None if order is None else [word.strip() for word in order.split(",")],
-            register=register or (),
-            affine=affine,
-            num_workers=num_workers,
-            progress=progress,
-        )
-    results_console().print(f"Written: {folder}")
+    run_conversion(
+        convert_autopet,
+        source,
+        dataset,
+        root=root,
+        order=None if order is None else [word.strip() for word in order.split(",")],
+        register=register or (),
+        affine=affine,
+        num_workers=num_workers,
+    )

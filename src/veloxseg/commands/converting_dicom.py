@@ -5,8 +5,14 @@ from typing import Annotated
 
 import typer
 
+from veloxseg.commands.converting_options import (
+    Affine,
+    NewDataset,
+    Reference,
+    Register,
+    run_conversion,
+)
 from veloxseg.commands.reporting import NumWorkers, Root, case_bar, reported, results_console
-from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import DatasetError
 from veloxseg.installation import INSTALL_IMAGES, require_packages
 
@@ -14,7 +20,7 @@ from veloxseg.installation import INSTALL_IMAGES, require_packages
 @reported()
 def convert_dicom_command(
     source: Annotated[Path, typer.Argument(help="Folder of a study, or of many, in any order.")],
-    dataset: Annotated[str, typer.Argument(help="Name with a free number: Dataset100_Tumour.")],
+    dataset: NewDataset,
     channel: Annotated[
         list[str] | None,
         typer.Option(
@@ -34,9 +40,7 @@ def convert_dicom_command(
         Path | None,
         typer.Option(help="The same and more in a JSON file, instead of --channel and --label."),
     ] = None,
-    reference: Annotated[
-        str | None, typer.Option(help="Channel whose grid all images of a case are put on.")
-    ] = None,
+    reference: Reference = None,
     case_name: Annotated[
         str, typer.Option(help="Of {patient}, {date} and {study}.")
     ] = "{patient}_{date}",
@@ -50,16 +54,8 @@ def convert_dicom_command(
     interpolate_gaps: Annotated[
         bool, typer.Option("--interpolate-gaps", help="Fill in missing slices.")
     ] = False,
-    register: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="NAME of a channel to register to the reference; repeat for several. The label "
-            "stays with the reference."
-        ),
-    ] = None,
-    affine: Annotated[
-        bool, typer.Option("--affine", help="Registration allows for scaling and shear, too.")
-    ] = False,
+    register: Register = None,
+    affine: Affine = False,
     num_workers: NumWorkers = 1,
     root: Root = None,
 ) -> None:
@@ -78,23 +74,20 @@ def convert_dicom_command(
             "such as --channel CT=modality:CT, and perhaps --label."
         )
     made = read_rules(rules) if rules is not None else rules_in_words(channel or (), label or ())
-    console = results_console()
     with case_bar("Reading headers") as progress:
         index = index_dicom(source, num_workers=num_workers, progress=progress)
-    with case_bar("Converting") as progress:
-        folder = convert_dicom(
-            source,
-            dataset,
-            workspace=Workspace.resolve(root),
-            rules=made,
-            reference=reference,
-            naming=Naming(pattern=case_name, key=patient_key),
-            interpolate_gaps=interpolate_gaps,
-            register=register or (),
-            affine=affine,
-            index=index,
-            num_workers=num_workers,
-            progress=progress,
-            tell=console.print,
-        )
-    console.print(f"Written: {folder}")
+    run_conversion(
+        convert_dicom,
+        source,
+        dataset,
+        root=root,
+        rules=made,
+        reference=reference,
+        naming=Naming(pattern=case_name, key=patient_key),
+        interpolate_gaps=interpolate_gaps,
+        register=register or (),
+        affine=affine,
+        index=index,
+        num_workers=num_workers,
+        tell=results_console().print,
+    )
