@@ -247,6 +247,14 @@ def test_a_folder_that_is_blank_or_umlaut_becomes_a_safe_name(source, workspace)
     assert check_dataset(folder).errors == []
 
 
+def test_what_was_written_below_the_source_is_not_taken_for_a_part_of_it(source):
+    workspace = Workspace.resolve(source)
+    folder = convert(source, workspace)
+    before = contents(folder)
+    convert(source, workspace)
+    assert contents(folder) == before
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other file systems take no such name")
 def test_a_file_name_that_cannot_be_decoded_is_recorded_readably(tmp_path, workspace):
     source = make_tree(tmp_path / "source", "2013")

@@ -1,4 +1,5 @@
 import pickle
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from veloxseg.datasets.converters.hecktor import convert_hecktor
 from veloxseg.datasets.converters.manifest import read_records
 from veloxseg.datasets.converters.preparing import registration_step
 from veloxseg.datasets.workspace import Workspace
-from veloxseg.errors import DatasetError
+from veloxseg.errors import DatasetError, VeloxSegError
 from veloxseg.volumes.reading import read_volume, write_volume
 from veloxseg.volumes.volume import Volume
 
@@ -112,3 +113,10 @@ def test_registration_in_a_folder_asks_for_the_reference(source, workspace):
     )
     assert result.exit_code == 2
     assert "a reference that is not among those" in " ".join(result.output.split())
+
+
+def test_a_missing_matplotlib_is_told_before_the_first_registration(source, workspace, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(VeloxSegError, match="needs matplotlib"):
+        convert_hecktor(source, "Dataset122_HaN", workspace=workspace, register=["PET"])
+    assert not (workspace.raw / "Dataset122_HaN").exists()

@@ -82,7 +82,7 @@ def convert_autopet(
     naming = recognise(source, (_BY_STUDY, _BY_NUMBER))
     settings = {}
     if naming is _BY_NUMBER:
-        numbers = _numbers_of_channels(source, order)
+        numbers = _numbers_of_channels(source, order, written=workspace.raw)
         naming = replace(
             naming, channels={name: naming.channels[numbers[name]] for name in CHANNELS}
         )
@@ -112,7 +112,9 @@ def _checked(load: Load) -> Load:
     return CheckedIntensities(load=load, channels=CHANNELS)
 
 
-def _numbers_of_channels(source: Path, order: Sequence[str] | None) -> dict[str, str]:
+def _numbers_of_channels(
+    source: Path, order: Sequence[str] | None, *, written: Path
+) -> dict[str, str]:
     """``CT`` and ``PET`` to their channel numbers at the source."""
     if order is None:
         order = _declared_order(source)
@@ -123,7 +125,7 @@ def _numbers_of_channels(source: Path, order: Sequence[str] | None) -> dict[str,
                 "0000 and 0001 are."
             )
         return {name: _NUMBERS[order.index(name)] for name in CHANNELS}
-    files = next(iter(find_parts(source, _BY_NUMBER).values()))
+    files = next(iter(find_parts(source, _BY_NUMBER, written=written).values()))
     first = next(iter(files.values()))
     return order_of({number: first[number] for number in _NUMBERS})
 

@@ -103,10 +103,17 @@ def recognise(source: Path, namings: Sequence[Naming]) -> Naming:
     return next(naming for naming in namings if naming.name in found)
 
 
-def find_parts(source: Path, naming: Naming) -> dict[Part, dict[str, dict[str, Path]]]:
+def find_parts(
+    source: Path, naming: Naming, *, written: Path
+) -> dict[Part, dict[str, dict[str, Path]]]:
     """The files of all cases, training and test cases apart.
 
     Where the naming does not tell them apart, cases are training cases if any has a label.
+
+    Args:
+        source: The folder that the patterns are relative to.
+        naming: How its files are named.
+        written: Folder that conversions write to; it may lie below ``source``.
 
     Returns:
         Part -> case name -> channel name, or ``label``, -> file. A part without case is left out.
@@ -116,7 +123,7 @@ def find_parts(source: Path, naming: Naming) -> dict[Part, dict[str, dict[str, P
             no known way; all of one kind are reported at once.
     """
     in_parts = _PART in naming.label
-    _require_known_files(source, naming)
+    _require_known_files(source, naming, written)
     parts: dict[Part, dict[str, dict[str, Path]]] = {}
     for part in _PARTS if in_parts else _PARTS[:1]:
         named = naming.of_part(part)
@@ -146,7 +153,7 @@ def _cases(source: Path, naming: Naming, pattern: str) -> dict[str, list[Path]]:
     return {case: paths for case, paths in found.items() if re.fullmatch(naming.cases, case)}
 
 
-def _require_known_files(source: Path, naming: Naming) -> None:
+def _require_known_files(source: Path, naming: Naming, written: Path) -> None:
     """Refuse image files of unknown names, which would be left out without a word."""
     known: set[Path] = set()
     for part in _PARTS:
@@ -154,12 +161,14 @@ def _require_known_files(source: Path, naming: Naming) -> None:
         for pattern in (*named.patterns.values(), *named.ignored):
             for paths in match_files(source, pattern).values():
                 known.update(paths)
+    place, written = source.resolve(), written.resolve()
     unknown = [
-        path.relative_to(source)
-        for path in sorted(source.rglob("*"))
-        if path.name.endswith(_IMAGE_ENDINGS)
-        and path not in known
-        and not any(part.startswith(".") for part in path.relative_to(source).parts)
+        relative
+        for relative in sorted(path.relative_to(source) for path in source.rglob("*"))
+        if relative.name.endswith(_IMAGE_ENDINGS)
+        and source / relative not in known
+        and not (place / relative).is_relative_to(written)
+        and not any(part.startswith(".") for part in relative.parts)
     ]
     expected = ", ".join([*naming.patterns.values(), *naming.ignored])
     raise_all(

@@ -8,6 +8,7 @@ from veloxseg.datasets.cases import Part
 from veloxseg.datasets.converters.manifest import records_folder
 from veloxseg.datasets.converters.source_case import Prepare
 from veloxseg.errors import DatasetError
+from veloxseg.installation import require_packages
 
 
 def registration_step(
@@ -32,6 +33,7 @@ def registration_step(
     Raises:
         DatasetError: a name is none of the channels, or there is no reference, or it is to be
             registered to itself.
+        VeloxSegError: matplotlib, which draws the pictures, is not installed.
     """
     if not register:
         return None
@@ -40,6 +42,7 @@ def registration_step(
             f"{', '.join(register)} cannot be registered without a reference. Expected the channel "
             "that stays where it is. Name it: --reference NAME"
         )
+    require_packages("matplotlib", install="pip install matplotlib")
     from veloxseg.datasets.converters.registering import RegisterChannels
 
     return RegisterChannels(

@@ -81,7 +81,7 @@ def convert_release(
     """
     folder = workspace.raw / workspace.new_dataset_name(dataset)
     naming = recognise(source, release.namings)
-    parts = find_parts(source, naming)
+    parts = find_parts(source, naming, written=workspace.raw)
     description = describe_dataset(
         list(naming.channels),
         release.label_names,
