@@ -390,6 +390,17 @@ def test_a_pet_header_without_weight_is_refused_before_any_pixel_is_read(tmp_pat
         check_slices(series.slices, where="PET", suv=True)
 
 
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [({"Units": "GML"}, "units"), ({"PatientWeight": 35.0}, "weight_kg")],
+)
+def test_slices_that_differ_in_what_a_series_has_but_once_give_no_suv(tmp_path, change, name):
+    paths = write_series(tmp_path, numbers(), kind="PT", injection=INJECTION, per_slice={3: change})
+    with pytest.raises(DatasetError, match=f"no SUV: {name} is .* in .* and .* in "):
+        read(paths, suv=True)
+    assert read(paths).volume.data.shape == (6, 5, 4)
+
+
 def test_suv_of_a_sarcoma_is_the_known_one(shared):
     folder = shared / "data/dicom/pet/STS_001/FDG_PET/image"
     known = read_volume(shared / "data/sts/STS_001/PET_image.nii.gz")

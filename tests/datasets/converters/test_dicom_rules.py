@@ -156,6 +156,11 @@ def test_hashed_patients_depend_on_the_key_alone():
     assert Naming().fingerprint is None
 
 
+def test_an_empty_key_hides_no_one():
+    with pytest.raises(DatasetError, match="key that hashes patient IDs is empty"):
+        Naming(key="")
+
+
 def test_studies_of_one_name_are_an_error_that_gives_a_pattern():
     both = [study(study_uid="a"), study(study_uid="b")]
     with pytest.raises(DatasetError, match=r"both called P1_20240229.*\{study\}"):

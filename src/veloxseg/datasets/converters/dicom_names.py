@@ -23,10 +23,21 @@ class Naming:
             ``{study}`` (a hash of the Study Instance UID).
         key: Secret text that hashes patient IDs (HMAC-SHA256), so that none is written anywhere;
             None writes them as they are.
+
+    Raises:
+        DatasetError: the key is empty, so that anyone could tell IDs by their hashes.
     """
 
     pattern: str = DEFAULT_CASE_NAME
     key: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the key."""
+        if self.key == "":
+            raise DatasetError(
+                "The key that hashes patient IDs is empty. Expected a secret text: --patient-key "
+                "SECRET or VELOXSEG_PATIENT_KEY; unset that variable to write IDs as they are."
+            )
 
     def patient_of(self, study: DicomStudy) -> str | None:
         """The study's patient as recorded; None if it has no Patient ID."""

@@ -1,30 +1,65 @@
 """What a PET image's header says about quantities and times."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+from veloxseg.errors import DatasetError
+from veloxseg.volumes.dicom.files import interpreting, show_path
 from veloxseg.volumes.suv import LONGEST_UPTAKE_HALF_LIVES, FrameTiming, PetHeader
 
-PET_TAGS = (
-    "Units",
-    "SUVType",
-    "DecayCorrection",
-    "CorrectedImage",
-    "PatientWeight",
-    "StudyDate",
-    "SeriesDate",
-    "SeriesTime",
-    "AcquisitionDate",
-    "AcquisitionTime",
-    "TimezoneOffsetFromUTC",
-    "ActualFrameDuration",
-    "RadiopharmaceuticalInformationSequence",
-)
 _PHILIPS_CREATOR = "Philips PET Private Group"
 _GE_CREATOR = "GEMS_PETD_01"
+_ALIKE = (
+    "units",
+    "suv_type",
+    "decay_correction",
+    "corrected_image",
+    "weight_kg",
+    "dose_bq",
+    "half_life_s",
+    "injected_at",
+    "philips_suv_factor",
+    "philips_activity_factor",
+)
 _NO_DATE = date(1900, 1, 1)
 _FEWEST_DIGITS = len("YYYYMMDDHHMM")
+
+
+def header_of_series(headers: Mapping[Path, Any], *, where: str) -> PetHeader:
+    """Collect what all slices of a series say about quantities.
+
+    Args:
+        headers: File to its pydicom dataset, read with all its attributes but the pixels.
+        where: What to call the series in errors.
+
+    Returns:
+        The first slice's, with the earliest acquisition of all.
+
+    Raises:
+        DatasetError: two slices differ in a quantity that a series has but once.
+    """
+    moments = []
+    for path, dataset in headers.items():
+        with interpreting(path):
+            moments.append(acquired_at(dataset))
+    known = [moment for moment in moments if moment is not None]
+    first_acquired_at = min(known) if known else None
+    found: dict[Path, PetHeader] = {}
+    for path, dataset in headers.items():
+        with interpreting(path):
+            found[path] = pet_header(dataset, first_acquired_at=first_acquired_at)
+    (first, header), *others = found.items()
+    for path, other in others:
+        for name in _ALIKE:
+            if getattr(header, name) != getattr(other, name):
+                raise DatasetError(
+                    f"{where}: no SUV: {name} is {getattr(header, name)} in {show_path(first)} and "
+                    f"{getattr(other, name)} in {show_path(path)}. Expected one for all slices of "
+                    "a series. Export it again; slices of two scans may be mixed."
+                )
+    return header
 
 
 def pet_header(dataset: Any, *, first_acquired_at: datetime | None) -> PetHeader:
@@ -73,12 +108,6 @@ def frame_timing(dataset: Any) -> FrameTiming:
 def acquired_at(dataset: Any) -> datetime | None:
     """Acquisition Date (0008,0022) and Time (0008,0032); None without a time."""
     return _moment(dataset, "Acquisition")
-
-
-def earliest(moments: Iterable[datetime | None]) -> datetime | None:
-    """The first of the moments that are known."""
-    known = [moment for moment in moments if moment is not None]
-    return min(known) if known else None
 
 
 def injection_time(

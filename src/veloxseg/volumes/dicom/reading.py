@@ -2,21 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from veloxseg.volumes.dicom.doubles import require_identical
 from veloxseg.volumes.dicom.files import interpreting, read_dataset, read_header
-from veloxseg.volumes.dicom.pet_header import (
-    PET_TAGS,
-    acquired_at,
-    earliest,
-    frame_timing,
-    pet_header,
-)
+from veloxseg.volumes.dicom.pet_header import frame_timing, header_of_series
 from veloxseg.volumes.dicom.pixels import rescaled_planes
 from veloxseg.volumes.dicom.regularising import regularise
 from veloxseg.volumes.dicom.slices import SLICE_TAGS, DicomSlice, slices_of
@@ -110,30 +104,33 @@ def check_slices(
 def _prepare(
     files: Sequence[ImageFile], *, where: str, suv: bool, interpolate_gaps: bool
 ) -> tuple[Stack, tuple[str, ...], PetHeader | None]:
-    slices, first_acquired_at = _read_slices(files)
+    slices, headers = _read_slices(files, keep_headers=suv)
     stack = check_slices(slices, where=where, interpolate_gaps=interpolate_gaps)
     if not suv:
         return stack, stack.notes, None
-    with interpreting(files[0][0]):
-        header = read_header(files[0][0])
-        pet = pet_header(header, first_acquired_at=first_acquired_at)
+    pet = header_of_series(headers, where=where)
+    path, header = next(iter(headers.items()))
+    with interpreting(path):
         factor = suv_factor(pet, timing=frame_timing(header), where=where)
     return stack, (*stack.notes, f"SUV: factor {factor.factor:.8g} ({factor.how})"), pet
 
 
-def _read_slices(files: Sequence[ImageFile]) -> tuple[list[DicomSlice], datetime | None]:
-    """The wanted slices, and the earliest acquisition among them."""
+def _read_slices(
+    files: Sequence[ImageFile], *, keep_headers: bool
+) -> tuple[list[DicomSlice], dict[Path, Any]]:
+    """The wanted slices and, if asked for, the whole headers of their files."""
     frames: dict[Path, set[int | None]] = {}
     for path, frame in files:
         frames.setdefault(path, set()).add(frame)
     slices: list[DicomSlice] = []
-    moments = []
+    headers = {}
     for path, wanted in frames.items():
         with interpreting(path):
-            header = read_header(path, tags=(*SLICE_TAGS, *PET_TAGS))
+            header = read_header(path, tags=None if keep_headers else SLICE_TAGS)
             slices += [one for one in slices_of(header, path) if one.frame in wanted]
-            moments.append(acquired_at(header))
-    return slices, earliest(moments)
+            if keep_headers:
+                headers[path] = header
+    return slices, headers
 
 
 def _layers(stack: Stack, pet: PetHeader | None, where: str) -> Iterator[npt.NDArray[np.float32]]:
