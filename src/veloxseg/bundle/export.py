@@ -55,6 +55,7 @@ from veloxseg.bundle.verification import (
 from veloxseg.bundle.weights import Weights, join_folds
 from veloxseg.bundle.writing import write_bundle
 from veloxseg.datasets.cases import Case
+from veloxseg.datasets.splits import SPLITS_FILE
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import BundleError
 from veloxseg.installation import num_cores
@@ -64,6 +65,7 @@ from veloxseg.network.plans import NETWORK_CLASS_NAME
 from veloxseg.network.published import load_published, published_config
 from veloxseg.network.size import count_multiply_adds
 from veloxseg.network.veloxseg import VeloxSeg
+from veloxseg.training.readiness import set_apart
 from veloxseg.training.runs import FINAL, Run, find_run
 
 ReducedPrecision = Literal["bf16", "fp16", "int8"]
@@ -470,9 +472,14 @@ def _inner_dictionary(content: Any) -> Mapping[str, Any]:
 def _real_cases(run: Run, workspace: Workspace | None) -> RealCases:
     """Cases in ``nnUNet_raw`` of the workspace, or beside the ``nnUNet_results`` of the run."""
     folder = run.folder.resolve()
-    raw = workspace.raw if workspace is not None else folder.parent.parent.parent / "nnUNet_raw"
-    folds = [folder / f"fold_{fold}" for fold in run.folds]
-    return find_real_cases(raw / folder.parent.name, run.description, folds)
+    name = folder.parent.name
+    workspace = workspace or Workspace.resolve(folder.parent.parent.parent)
+    return find_real_cases(
+        workspace.raw / name,
+        run.description,
+        [folder / f"fold_{fold}" for fold in run.folds],
+        apart=set_apart(workspace.preprocessed / name / SPLITS_FILE),
+    )
 
 
 def _require_cases(cases: RealCases, precisions: Sequence[str], run: Run) -> None:

@@ -1,6 +1,6 @@
 """Labelled cases for the exporter: read, preprocessed, and patches cut from them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ class RealCases:
     """The cases of a run's dataset, as far as they are still there.
 
     Attributes:
-        training: Cases that no exported fold was validated on.
+        training: Cases that no exported fold was validated on, and that no split keeps for testing.
         validation: Cases that exported folds were validated on.
     """
 
@@ -48,7 +48,11 @@ class ReadCase:
 
 
 def find_real_cases(
-    dataset: Path, description: DatasetDescription, folds: Sequence[Path]
+    dataset: Path,
+    description: DatasetDescription,
+    folds: Sequence[Path],
+    *,
+    apart: Collection[str] = (),
 ) -> RealCases:
     """Find the labelled cases that a run was trained and validated on.
 
@@ -56,6 +60,7 @@ def find_real_cases(
         dataset: Its folder in ``nnUNet_raw``; it may be gone.
         description: Of the dataset.
         folds: The folders of the exported folds; their ``validation`` names the cases.
+        apart: Cases that are kept for testing.
     """
     cases, _ = pair_files(dataset, description)
     validated = {
@@ -64,7 +69,7 @@ def find_real_cases(
         for case in read_validation(fold).get("metric_per_case", [])
     }
     return RealCases(
-        training=tuple(case for case in cases if case.name not in validated),
+        training=tuple(case for case in cases if case.name not in {*validated, *apart}),
         validation=tuple(case for case in cases if case.name in validated),
     )
 
