@@ -356,6 +356,15 @@ def test_an_unknown_dataset_and_none_of_several_list_what_there_is(plan):
     assert plan(dataset="HECKTOR 2022").plan.network.patch_size == (128, 128, 64)
 
 
+def test_patch_and_spacing_are_of_one_dataset(plan):
+    spacing = TRAINING["spacing"]
+    one = changed(TRAINING, patch_size={"HECKTOR 2022": [128, 128, 64]}, spacing=spacing)
+    assert plan(training=one, dataset=None).plan.spacing == tuple(spacing["Hecktor2022"])
+    other = changed(one, spacing={"AutoPET-II": [2.0, 2.0, 3.0]})
+    with pytest.raises(PlanError, match="spacing has nothing for 'HECKTOR 2022'"):
+        plan(training=other, dataset=None)
+
+
 def test_files_that_are_none_are_refused(plan, tmp_path):
     for text in ("{", "[]", "3", "{}", '{"name": {"a": 1}}'):
         with pytest.raises(PlanError, match=r"model\.json"):

@@ -101,7 +101,7 @@ def plan(
     workspace.export()
     name = workspace.dataset_name(dataset)
     raw = _raw_folder(workspace, name)
-    check_dataset(raw).raise_for_errors()
+    check_dataset(raw, num_workers=num_workers).raise_for_errors()
     description = read_description(raw)
     find_cases(raw, description)  # there may be none but test images
     given, decisions = _given_plan(description, preset, published, target=target, size=size)

@@ -87,7 +87,8 @@ def published_plan(
     name, patch = value_for(
         training.patch_size, dataset=dataset, key="patch_size", where=training_json
     )
-    _, spacing = value_for(training.spacing, dataset=dataset, key="spacing", where=training_json)
+    of_patch = dataset if name == ANY_DATASET else name
+    _, spacing = value_for(training.spacing, dataset=of_patch, key="spacing", where=training_json)
     of = "" if name == ANY_DATASET else f", for {name}"
     report.honour(f"{place}.patch_size", f"{list(patch)} (X, Y, Z){of}")
     report.honour(f"{place}.spacing", f"{list(spacing)} mm (X, Y, Z){of}")
