@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from veloxseg.errors import DatasetError
+from veloxseg.validation import describe_faults
 
 FILE_NAME = "dataset.json"
 
@@ -205,16 +206,7 @@ def validate_description(content: Any, *, where: str) -> DatasetDescription:
     try:
         return DatasetDescription.model_validate(content)
     except ValidationError as error:
-        raise DatasetError(f"{where}: {_in_words(error)}.") from error
-
-
-def _in_words(error: ValidationError) -> str:
-    parts = []
-    for one in error.errors():
-        place = ".".join(str(step) for step in one["loc"])
-        message = one["msg"].removeprefix("Value error, ")
-        parts.append(f"{place}: {message}" if place else message)
-    return "; ".join(dict.fromkeys(parts))
+        raise DatasetError(f"{where}: {describe_faults(error)}.") from error
 
 
 def _as_number(text: str) -> int:

@@ -144,6 +144,9 @@ def test_the_test_images_may_be_left_out(task, workspace):
         {"labels": {"background": 0}},
         {"training": []},
         {"training": [{"image": "./imagesTr/brain_1.nii.gz"}]},
+        {"training": [{"image": 1, "label": 1}]},
+        {"test": [1]},
+        {"modality": (["MRI"],)},
         {
             "training": [{"image": "imagesTr/brain_1.nii.gz", "label": "labelsTr/brain_1.nii.gz"}]
             * 2

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from veloxseg.errors import DatasetError
+from veloxseg.validation import describe_faults
 
 
 def _checked_pattern(text: str) -> str:
@@ -271,11 +272,5 @@ def _rule_in_words(text: str) -> dict[str, Any]:
 
 
 def _in_words(error: ValidationError) -> str:
-    parts = []
-    for one in error.errors():
-        place = ".".join(str(step) for step in one["loc"])
-        message = one["msg"].removeprefix("Value error, ")
-        if one["type"] == "extra_forbidden":
-            message = f"unknown key. Known for a series: {', '.join(_KEYWORDS)}"
-        parts.append(f"{place}: {message}" if place else message)
-    return "; ".join(dict.fromkeys(parts))
+    unknown_key = f"unknown key. Known for a series: {', '.join(_KEYWORDS)}"
+    return describe_faults(error, unknown_key=unknown_key)

@@ -5,7 +5,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from veloxseg.datasets.cases import Part
 from veloxseg.datasets.converters.case_writing import LABEL
@@ -19,8 +21,10 @@ from veloxseg.datasets.converters.writing import (
 from veloxseg.datasets.problems import Problem, raise_problems
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import DatasetError
+from veloxseg.validation import describe_faults
 from veloxseg.volumes.reading import read_channels, read_volume
 
+_Number = Annotated[str, Field(pattern=r"^[0-9]+$")]
 _KEPT = ("name", "description", "reference", "licence", "release")
 
 
@@ -57,12 +61,13 @@ def convert_msd(
     """
     task = _read_task(source)
     name = workspace.new_dataset_name(dataset or _default_name(source))
-    channels = [task["modality"][key] for key in sorted(task["modality"], key=int)]
+    channels = [task.modality[key] for key in sorted(task.modality, key=int)]
     label_names = {
         "background" if int(value) == 0 else label: int(value)
-        for value, label in task["labels"].items()
+        for value, label in task.labels.items()
     }
-    extra = {key: task[key] for key in _KEPT if key in task}
+    kept = task.model_extra or {}
+    extra = {key: kept[key] for key in _KEPT if key in kept}
     description = describe_dataset(channels, label_names, **extra)
     parts = _find_files(source, task)
     folder = workspace.raw / name
@@ -115,7 +120,31 @@ class _StackedCases:
         )
 
 
-def _read_task(source: Path) -> dict[str, Any]:
+class _Pair(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    image: str
+    label: str
+
+
+class _Image(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    image: str
+
+
+class _Task(BaseModel):
+    """What is needed of a task's dataset.json; other keys are kept."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    modality: dict[_Number, str] = Field(min_length=1)
+    labels: dict[_Number, str] = Field(min_length=1)
+    training: list[_Pair] = Field(min_length=1)
+    test: list[str | _Image] = []
+
+
+def _read_task(source: Path) -> _Task:
     path = source / "dataset.json"
     if not path.is_file():
         raise DatasetError(
@@ -123,22 +152,17 @@ def _read_task(source: Path) -> dict[str, Any]:
             "Task04_Hippocampus with its dataset.json. Unpack the download and name that folder."
         )
     try:
-        task = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path}: not JSON ({error}). Download it again.") from error
-    missing = [key for key in ("modality", "labels", "training") if not _has(task, key)]
-    if missing or not all(str(key).isdigit() for key in (*task["modality"], *task["labels"])):
+    try:
+        return _Task.model_validate(content)
+    except ValidationError as error:
         raise DatasetError(
-            f"{path}: not in the Decathlon's form (missing: {', '.join(missing) or 'none'}). "
+            f"{path}: not in the Decathlon's form ({describe_faults(error)}). "
             'Expected "modality": {"0": "CT"}, "labels": {"0": "background", ...}, "training": '
             '[{"image": ..., "label": ...}]. A dataset of nnU-Net v2 needs no conversion.'
-        )
-    return dict(task)
-
-
-def _has(task: Any, key: str) -> bool:
-    wanted = list if key == "training" else dict
-    return isinstance(task, dict) and isinstance(task.get(key), wanted) and bool(task[key])
+        ) from error
 
 
 def _default_name(source: Path) -> str:
@@ -151,21 +175,13 @@ def _default_name(source: Path) -> str:
     return f"Dataset{int(match[1]):03d}_{match[2]}"
 
 
-def _find_files(
-    source: Path, task: dict[str, Any]
-) -> dict[Part, dict[str, tuple[Path, Path | None]]]:
+def _find_files(source: Path, task: _Task) -> dict[Part, dict[str, tuple[Path, Path | None]]]:
     """Part -> case name -> its image and, for training, its label."""
-    training: list[tuple[str, str | None]] = []
-    problems = []
-    for entry in task["training"]:
-        if isinstance(entry, dict) and {"image", "label"} <= entry.keys():
-            training.append((entry["image"], entry["label"]))
-        else:
-            problems.append(f"dataset.json: the training entry {entry} lacks 'image' or 'label'.")
+    training: list[tuple[str, str | None]] = [(pair.image, pair.label) for pair in task.training]
     test: list[tuple[str, str | None]] = [
-        (entry["image"] if isinstance(entry, dict) else entry, None)
-        for entry in task.get("test", [])
+        (entry if isinstance(entry, str) else entry.image, None) for entry in task.test
     ]
+    problems = []
     if not any((source / image).is_file() for image, _ in test):
         test = []
     parts: dict[Part, dict[str, tuple[Path, Path | None]]] = {"Tr": {}}
