@@ -93,6 +93,18 @@ def test_a_contour_a_little_off_its_slice_goes_to_the_nearest():
     assert inside.any(axis=(1, 2)).tolist() == [False, False, True, True, False]
 
 
+def test_contours_of_a_slice_whose_depths_were_rounded_apart_are_all_drawn():
+    inside = fill(
+        on(GRID, box(0.5, 2.5, 2.5, 5.5), 1.98),
+        on(GRID, box(3.5, 5.5, 2.5, 5.5), 2),
+        on(GRID, box(6.5, 8.5, 2.5, 5.5), 2.03),
+        on(GRID, box(6.5, 8.5, 2.5, 5.5), 3.02),
+    )
+    assert inside[2].sum() == 3 * 6
+    assert inside[3].sum() == 6
+    assert not inside[[0, 1, 4]].any()
+
+
 def test_contours_finer_than_the_slices_are_thinned_to_the_nearest():
     boxes = [on(GRID, box(0.5, 1.5 + plane, 0.5, 2.5), plane / 2) for plane in range(5)]
     inside = fill(*boxes)

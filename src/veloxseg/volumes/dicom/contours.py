@@ -17,7 +17,10 @@ from veloxseg.volumes.volume import Grid
 LARGEST_SLANT_VOXELS = 0.5
 """How far a contour may leave its plane, in slices: beyond, it was drawn in another one."""
 
-_SAME_PLANE_VOXELS = 0.01
+SAME_PLANE_VOXELS = 0.05
+"""Contours no farther apart, in slices, are of one plane: their numbers were rounded."""
+
+_TIE_VOXELS = 0.01
 
 
 def rasterise(
@@ -46,15 +49,15 @@ def rasterise(
     if not flat:
         return inside
     depths = np.array([_depth(contour, where) for contour in flat])
-    planes = _planes(depths)
+    plane_of, planes = _planes(depths)
     steps = np.diff(planes)
     reach = 0.5 * max(1.0, float(np.median(steps)) if steps.size else 1.0)
     for z in range(grid.size_zyx[0]):
         above = z - planes
-        near = planes[(above > _SAME_PLANE_VOXELS - reach) & (above <= reach + _SAME_PLANE_VOXELS)]
+        near = np.flatnonzero((above > _TIE_VOXELS - reach) & (above <= reach + _TIE_VOXELS))
         if near.size:
-            nearest = near[np.abs(near - z).argmin()]
-            here = np.flatnonzero(np.abs(depths - nearest) <= _SAME_PLANE_VOXELS)
+            nearest = near[np.abs(above[near]).argmin()]
+            here = np.flatnonzero(plane_of == nearest)
             inside[z] = _fill([flat[index][:, :2] for index in here], grid.size_zyx[1:])
     return inside
 
@@ -77,10 +80,15 @@ def _depth(contour: npt.NDArray[np.float64], where: str) -> float:
     return float(contour[:, 2].mean())
 
 
-def _planes(depths: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    ordered = np.sort(depths)
-    first_of_plane = np.diff(ordered, prepend=-np.inf) > _SAME_PLANE_VOXELS
-    return ordered[first_of_plane]
+def _planes(
+    depths: npt.NDArray[np.float64],
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """Number of each contour's plane, and the mean depth of each plane, rising."""
+    order = np.argsort(depths, kind="stable")
+    is_next = np.diff(depths[order], prepend=-np.inf) > SAME_PLANE_VOXELS
+    plane_of = np.empty(len(depths), dtype=np.intp)
+    plane_of[order] = np.cumsum(is_next) - 1
+    return plane_of, np.bincount(plane_of, weights=depths) / np.bincount(plane_of)
 
 
 def _fill(
