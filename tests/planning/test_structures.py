@@ -76,6 +76,16 @@ def test_the_smallest_structure_is_the_tenth_percentile_over_all_cases(tmp_path)
     assert StructureSizes.from_json(found.to_json()) == found
 
 
+def test_where_images_are_turned_when_they_are_read_so_are_the_extents(tmp_path):
+    label = np.zeros((12, 12, 12), dtype=np.uint8)
+    label[1:4, 1:6, 1:8] = 1  # 3, 5 and 7 voxels along the array's Z, Y and X
+    sagittal = np.eye(4)[[2, 0, 1, 3]]  # the array's X, Y and Z run along y, z and x
+    path = tmp_path / "a.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(label.transpose(2, 1, 0), sagittal), path)
+    assert measure_structures([path], [1]).median_mm == pytest.approx((3, 5, 7))
+    assert measure_structures([path], [1], turned=True).median_mm == pytest.approx((5, 7, 3))
+
+
 def test_an_unlabelled_dataset_has_structures_of_infinite_size(tmp_path):
     path = write(tmp_path / "a.nii.gz", np.zeros((4, 4, 4), dtype=np.uint8), (1.0, 1.0, 1.0))
     found = measure_structures([path], [1])

@@ -36,8 +36,9 @@ from veloxseg.planning.given import GivenPlan, require_fit
 from veloxseg.planning.memory import training_memory_gb
 from veloxseg.planning.network_plan import Decision, memory_decision
 from veloxseg.planning.presets import preset_plan
+from veloxseg.planning.recipe import Teachers
 from veloxseg.planning.rules import Size
-from veloxseg.planning.structures import measure_structures
+from veloxseg.planning.structures import TURNING_READER, measure_structures
 from veloxseg.planning.target import DEFAULT_TARGET, Target
 from veloxseg.quiet import printing_to_log
 
@@ -70,6 +71,7 @@ def plan(
     workspace: Workspace,
     target: Target = DEFAULT_TARGET,
     size: Size = "B",
+    teachers: Teachers | None = None,
     preset: str | None = None,
     published: PublishedFiles | None = None,
     num_workers: int = 1,
@@ -85,6 +87,7 @@ def plan(
         workspace: nnU-Net's folders.
         target: What training may take.
         size: Width of the network; of a fixed one it is no choice.
+        teachers: What the reconstruction decoders do in training; None: by the target.
         preset: Name of a preset that fixes network, spacing, splits and training.
         published: Published configurations that fix them.
         num_workers: Processes that read cases.
@@ -104,7 +107,9 @@ def plan(
     check_dataset(raw, num_workers=num_workers).raise_for_errors()
     description = read_description(raw)
     find_cases(raw, description)  # there may be none but test images
-    given, decisions = _given_plan(description, preset, published, target=target, size=size)
+    given, decisions = _given_plan(
+        description, preset, published, target=target, size=size, teachers=teachers
+    )
     splits = _splits_to_write(workspace, name, description, given)
 
     from veloxseg.planning.planner import VeloxSegPlanner
@@ -112,7 +117,7 @@ def plan(
     with printing_to_log():
         _extract_fingerprint(workspace, name, description, num_workers)
         planner = VeloxSegPlanner(name)
-        planner.target, planner.size = target, size
+        planner.target, planner.size, planner.teachers = target, size, teachers
         planner.given, planner.given_decisions = given, decisions
         planner.plan_experiment()
     if splits:
@@ -127,6 +132,7 @@ def _given_plan(
     *,
     target: Target,
     size: Size,
+    teachers: Teachers | None,
 ) -> tuple[GivenPlan | None, tuple[Decision, ...]]:
     """The plan that a preset or published files fix, and what to say of it."""
     if preset is not None and published is not None:
@@ -144,6 +150,8 @@ def _given_plan(
         return None, ()
     if size != "B":
         raise PlanError(f"--size {size}: the widths of {given.origin} are fixed. Leave it out.")
+    if teachers is not None:
+        raise PlanError(f"--teachers: the training of {given.origin} is fixed. Leave it out.")
     notes = [Decision(what=given.origin, value="given", why=note) for note in given.notes]
     told = [Decision(what=fate.key, value=fate.fate, why=fate.note) for fate in fates]
     return given, (*notes, *told, _decide_memory(given, target))
@@ -168,7 +176,8 @@ def _extract_fingerprint(
     _fingerprint_extractor(description)(name, num_workers).run(overwrite_existing=True)
     labels = [c.label for c in find_cases(workspace.raw / name, description) if c.label is not None]
     values = [v for v in description.label_values if v not in (0, description.ignore_label)]
-    structures = measure_structures(labels, values, num_workers=num_workers)
+    turned = description.overwrite_image_reader_writer == TURNING_READER
+    structures = measure_structures(labels, values, turned=turned, num_workers=num_workers)
     file = workspace.preprocessed / name / "dataset_fingerprint.json"
     write_json(file, {**read_json(file), STRUCTURES_KEY: structures.to_json()})
 

@@ -18,10 +18,11 @@ from veloxseg.network.plans import NETWORK_CLASS_NAME
 from veloxseg.planning.files import CONFIGURATION, DECISIONS_KEY, PLANS_NAME, STRUCTURES_KEY
 from veloxseg.planning.given import GivenPlan
 from veloxseg.planning.network_plan import DatasetNumbers, Decision, plan_network
-from veloxseg.planning.recipe import RECIPE_KEY, TrainingRecipe
+from veloxseg.planning.recipe import RECIPE_KEY, Teachers, TrainingRecipe
 from veloxseg.planning.rules import Size
-from veloxseg.planning.structures import StructureSizes, measure_structures
+from veloxseg.planning.structures import TURNING_READER, StructureSizes, measure_structures
 from veloxseg.planning.target import DEFAULT_TARGET, parse_target
+from veloxseg.planning.training_rules import decide_training
 
 
 class VeloxSegPlanner(ExperimentPlanner):  # type: ignore[misc]
@@ -37,7 +38,7 @@ class VeloxSegPlanner(ExperimentPlanner):  # type: ignore[misc]
     Attributes:
         target: What training may take.
         size: Width of the network.
-        recipe: How the network is to be trained.
+        teachers: What the reconstruction decoders do in training; None: by the rule.
         given: A plan that fixes network, spacing, axes and recipe, in place of the rules.
         given_decisions: What to say of the given plan.
     """
@@ -64,7 +65,7 @@ class VeloxSegPlanner(ExperimentPlanner):  # type: ignore[misc]
         if gpu_memory_target_in_gb is not None:
             self.target = parse_target(f"{gpu_memory_target_in_gb:g}gb")
         self.size: Size = "B"
-        self.recipe = TrainingRecipe()
+        self.teachers: Teachers | None = None
         self.given: GivenPlan | None = None
         self.given_decisions: tuple[Decision, ...] = ()
 
@@ -143,6 +144,7 @@ class VeloxSegPlanner(ExperimentPlanner):  # type: ignore[misc]
         forward, _ = self.determine_transpose()
         structure = np.asarray(self._structures().percentile_10_mm)[forward] / np.asarray(spacing)
         names = self.dataset_json.get("channel_names") or self.dataset_json["modality"]
+        recipe, training = decide_training(self.target, teachers=self.teachers)
         plan = plan_network(
             DatasetNumbers(
                 median_shape=[float(extent) for extent in median_shape],
@@ -154,10 +156,10 @@ class VeloxSegPlanner(ExperimentPlanner):  # type: ignore[misc]
             ),
             target=self.target,
             size=self.size,
-            teachers=self.recipe.teachers != "off",
+            teachers=recipe.teachers != "off",
         )
-        decisions = (*self._nnunet_decisions(spacing), *plan.decisions)
-        return plan.network, plan.batch_size, self.recipe, decisions
+        decisions = (*self._nnunet_decisions(spacing), *plan.decisions, *training)
+        return plan.network, plan.batch_size, recipe, decisions
 
     def _nnunet_decisions(self, spacing: Any) -> tuple[Decision, ...]:
         """What nnU-Net's own rules have chosen."""
@@ -183,7 +185,9 @@ class VeloxSegPlanner(ExperimentPlanner):  # type: ignore[misc]
         if STRUCTURES_KEY in self.dataset_fingerprint:
             return StructureSizes.from_json(self.dataset_fingerprint[STRUCTURES_KEY])
         values = [value for value in self._label_manager().all_labels if value != 0]
-        return measure_structures([Path(c["label"]) for c in self.dataset.values()], values)
+        labels = [Path(case["label"]) for case in self.dataset.values()]
+        turned = self.determine_reader_writer().__name__ == TURNING_READER
+        return measure_structures(labels, values, turned=turned)
 
     def save_plans(self, plans: dict[str, Any]) -> None:
         """Write the plans file, whole or not at all, with our configuration alone.

@@ -10,8 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from veloxseg.volumes.orientation import to_ras
 from veloxseg.volumes.reading import read_volume
 from veloxseg.workers import results_of
+
+TURNING_READER = "NibabelIOWithReorient"
+"""nnU-Net's reader that turns images: a dataset's axes are then those of RAS."""
 
 
 def component_extents_mm(
@@ -79,24 +83,29 @@ class _LabelReader:
     """Component extents of one label file; picklable, for processes."""
 
     values: tuple[int, ...]
+    turned: bool
 
     def __call__(self, path: Path) -> NDArray[np.float64]:
         volume = read_volume(path)
+        if self.turned:
+            volume = to_ras(volume)
         data = np.rint(volume.data).astype(np.int64)
         return component_extents_mm(data, self.values, volume.spacing_zyx)
 
 
 def measure_structures(
-    labels: Sequence[Path], values: Sequence[int], *, num_workers: int = 1
+    labels: Sequence[Path], values: Sequence[int], *, turned: bool = False, num_workers: int = 1
 ) -> StructureSizes:
     """Measure the components of every label file of a dataset.
 
     Args:
         labels: The files.
         values: Labels to look at.
+        turned: Whether images are turned to RAS when they are read, as by ``TURNING_READER``.
         num_workers: Processes that read files.
     """
-    extents = results_of(_LabelReader(values=tuple(values)), labels, num_workers=num_workers)
+    read = _LabelReader(values=tuple(values), turned=turned)
+    extents = results_of(read, labels, num_workers=num_workers)
     every = np.concatenate([np.empty((0, 3)), *extents])
     if not len(every):
         nothing = (inf, inf, inf)
