@@ -108,7 +108,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def make_trainer(plans=None, *, labels=None, seed=0):
+def make_trainer(plans=None, *, labels=None, seed=0, **description):
     from veloxseg.training.trainer import VeloxSegTrainer
 
     torch.manual_seed(seed)
@@ -119,6 +119,7 @@ def make_trainer(plans=None, *, labels=None, seed=0):
         "labels": labels or {"background": 0, "lesion": 1},
         "numTraining": 2,
         "file_ending": ".nii.gz",
+        **description,
     }
     trainer = VeloxSegTrainer(plans, "3d_fullres", "all", dataset, torch.device("cpu"))
     trainer.quiet = True
@@ -479,6 +480,11 @@ def test_the_published_augmentation_rotates_about_the_axial_axis_alone(folder, c
     middles = torch.stack([patch[0, 4] for patch in seen])
     moved = (middles - middles.median(0).values).abs().amax((1, 2)) > 0.1
     assert 0 < moved.sum() < 12  # some are rotated, some are not
+
+
+def test_optional_channels_are_known_by_their_numbers_in_whatever_order_they_are_written(folder):
+    trainer = make_trainer(channel_names={"1": "PET", "0": "CT"}, optional=["PET"])
+    assert trainer._optional == [1]
 
 
 def test_optional_channels_are_dropped_in_training_and_absent_ones_never_seen(folder, capsys):

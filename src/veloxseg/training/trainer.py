@@ -68,8 +68,9 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
         self.quiet = False
         self._bad_steps = 0
         self._curve_drawn = -math.inf
-        names = list(dataset_json.get("channel_names", {}).values())
-        self._optional = [names.index(name) for name in dataset_json.get("optional", [])]
+        names = dataset_json.get("channel_names", {})
+        optional = dataset_json.get("optional", [])
+        self._optional = sorted(int(index) for index, name in names.items() if name in optional)
         self._absent: dict[str, tuple[int, ...]] = {}
         self.logger.plot_progress_png = self._draw_curve  # nnU-Net's takes seconds every epoch
 
