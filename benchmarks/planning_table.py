@@ -69,8 +69,8 @@ VARIANTS: dict[str, Variant] = {
     "no_teachers_lr5e-3": {"recipe": {**NO_TEACHERS, "learning_rate": 5e-3}},
     "published_lr": {"recipe": {"learning_rate": 2.5e-4}},
     # channels that may be missing, and networks of the channels named before the @ alone
-    "optional": {"optional": True, "voxels": SMALL, "stem": (4, 4, 4), "recipe": NO_TEACHERS},
-    "alone": {"voxels": SMALL, "stem": (4, 4, 4), "recipe": NO_TEACHERS},
+    "optional": {"optional": True, "stem": (4, 4, 4), "recipe": NO_TEACHERS},
+    "alone": {"stem": (4, 4, 4), "recipe": NO_TEACHERS},
 }
 
 

@@ -21,7 +21,6 @@ from veloxseg.evaluation.overlay import OverlayCase, draw_overlay
 from veloxseg.evaluation.summary import Summary, evaluate_folder
 from veloxseg.evaluation.table import format_summary
 from veloxseg.planning.plan import plan, preprocess
-from veloxseg.planning.recipe import TrainingRecipe
 from veloxseg.planning.target import DEFAULT_TARGET, parse_target
 from veloxseg.runtime.prediction import predict
 from veloxseg.training.launch import TrainingSettings
@@ -31,7 +30,6 @@ TRAINING_MINUTES = 3.0
 NUM_TRAINING_CASES = 20
 NUM_UNSEEN_CASES = 6
 TARGET = DEFAULT_TARGET.name
-LEARNING_RATE = TrainingRecipe().learning_rate
 NUM_WORKERS = 1
 NUM_DRAWN_CASES = 3
 
@@ -49,7 +47,6 @@ class _Settings:
     num_training_cases: int = NUM_TRAINING_CASES
     num_unseen_cases: int = NUM_UNSEEN_CASES
     target: str = TARGET
-    learning_rate: float = LEARNING_RATE
 
 
 def run_demo(
@@ -167,15 +164,13 @@ def _train(output: Path, workspace: Workspace, settings: _Settings, console: Con
     _say(
         console,
         f"Training for {settings.minutes:g} minutes",
-        f"train 901 0 --minutes {settings.minutes:g} --learning-rate {settings.learning_rate:g} "
-        f"--root {output}",
+        f"train 901 0 --minutes {settings.minutes:g} --root {output}",
     )
     finish_training(
         TrainingSettings(
             dataset=_DATASET,
             fold=0,
             minutes=settings.minutes,
-            learning_rate=settings.learning_rate,
             num_workers=NUM_WORKERS,
             seed=settings.seed,
         ),

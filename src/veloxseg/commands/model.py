@@ -41,6 +41,14 @@ class SizeName(str, Enum):
     L = "L"
 
 
+class TeachersName(str, Enum):
+    """What ``--teachers`` takes."""
+
+    ON = "on"
+    DETACHED = "detached"
+    OFF = "off"
+
+
 _Device = Annotated[DeviceName, typer.Option(help="Where to compute; auto takes a GPU if any.")]
 
 
@@ -54,6 +62,12 @@ def plan(
     size: Annotated[
         SizeName, typer.Option(help="Width of the network: small, base or large.")
     ] = SizeName.B,
+    teachers: Annotated[
+        TeachersName | None,
+        typer.Option(
+            help="Reconstruction decoders in training.", show_default="off on a CPU, else on"
+        ),
+    ] = None,
     preset: Annotated[
         str | None,
         typer.Option(help="A published plan: autopet2, hecktor2022, brats2021 or msd01."),
@@ -87,6 +101,7 @@ def plan(
         workspace=workspace,
         target=parse_target(target),
         size=size.value,
+        teachers=None if teachers is None else teachers.value,
         preset=preset,
         published=None
         if published is None
