@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from veloxseg.atomic import atomic_path
 from veloxseg.errors import ImageReadError
-from veloxseg.volumes.itk import from_itk, last_line, sitk, to_itk
+from veloxseg.volumes.itk import last_line, sitk
+from veloxseg.volumes.resampling import look_up
 from veloxseg.volumes.volume import Grid, Volume
 
-_INTERPOLATORS = {"linear": sitk.sitkLinear, "nearest": sitk.sitkNearestNeighbor}
 _RIGID_TOLERANCE = 1e-8
 
 
@@ -103,18 +103,7 @@ def resample_through(
     Returns:
         A volume exactly on ``grid``: float32 if linear, of ``volume``'s type if nearest.
     """
-    data = volume.data.astype(np.float32, copy=False) if interpolation == "linear" else volume.data
-    moved = sitk.Resample(
-        to_itk(Volume.on_grid(data, volume.grid)),
-        grid.size_zyx[::-1],
-        transform.to_itk(),
-        _INTERPOLATORS[interpolation],
-        grid.origin_xyz,
-        grid.spacing_zyx[::-1],
-        grid.direction,
-        fill,
-    )
-    return Volume.on_grid(from_itk(moved).data.astype(data.dtype, copy=False), grid)
+    return look_up(volume, grid, transform.to_itk(), interpolation=interpolation, fill=fill)
 
 
 def move_header(volume: Volume, transform: AffineMap) -> Volume:
