@@ -98,7 +98,7 @@ def begin_dataset(
     before = read_json(record) if record.is_file() else {}
     changed = [key for key in {**before, **settings} if before.get(key) != settings.get(key)]
     if _has_files(folder, part):
-        if not before:
+        if not record.is_file():
             raise DatasetError(
                 f"{folder}: images{part} or labels{part} hold files that no conversion has "
                 f"written: there is no {record.name}. Expected a folder without them, since files "
