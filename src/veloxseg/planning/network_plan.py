@@ -13,7 +13,7 @@ The rules, in order:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from veloxseg.errors import PlanError
@@ -312,8 +312,8 @@ def _ceil_divide(view: Axes, stem: Axes) -> Axes:
     return (z, y, x)
 
 
-def _times(values: object) -> str:
-    return " x ".join(str(value) for value in values)  # type: ignore[attr-defined]
+def _times(values: Iterable[object]) -> str:
+    return " x ".join(str(value) for value in values)
 
 
 def _times_mm(voxels: Sequence[float], spacing: Sequence[float]) -> str:
