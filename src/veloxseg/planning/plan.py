@@ -1,12 +1,12 @@
 """The planning stages as functions: fingerprint and plan, then preprocessing, by nnU-Net's code."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veloxseg.atomic import read_json, write_json
-from veloxseg.datasets.cases import find_cases
+from veloxseg.datasets.cases import Case, find_cases
 from veloxseg.datasets.check import check_dataset
 from veloxseg.datasets.description import DatasetDescription, read_description
 from veloxseg.datasets.patients import patients_of_cases
@@ -106,16 +106,16 @@ def plan(
     raw = _raw_folder(workspace, name)
     check_dataset(raw, num_workers=num_workers).raise_for_errors()
     description = read_description(raw)
-    find_cases(raw, description)  # there may be none but test images
+    cases = find_cases(raw, description)  # there may be none but test images
     given, decisions = _given_plan(
         description, preset, published, target=target, size=size, teachers=teachers
     )
-    splits = _splits_to_write(workspace, name, description, given)
+    splits = _splits_to_write(workspace, name, [case.name for case in cases], given)
 
     from veloxseg.planning.planner import VeloxSegPlanner
 
     with printing_to_log():
-        _extract_fingerprint(workspace, name, description, num_workers)
+        _extract_fingerprint(workspace, name, description, cases, num_workers=num_workers)
         planner = VeloxSegPlanner(name)
         planner.target, planner.size, planner.teachers = target, size, teachers
         planner.given, planner.given_decisions = given, decisions
@@ -170,11 +170,16 @@ def _decide_memory(given: GivenPlan, target: Target) -> Decision:
 
 
 def _extract_fingerprint(
-    workspace: Workspace, name: str, description: DatasetDescription, num_workers: int
+    workspace: Workspace,
+    name: str,
+    description: DatasetDescription,
+    cases: Sequence[Case],
+    *,
+    num_workers: int,
 ) -> None:
     """nnU-Net's fingerprint, and how large the labelled structures are."""
     _fingerprint_extractor(description)(name, num_workers).run(overwrite_existing=True)
-    labels = [c.label for c in find_cases(workspace.raw / name, description) if c.label is not None]
+    labels = [case.label for case in cases if case.label is not None]
     values = [v for v in description.label_values if v not in (0, description.ignore_label)]
     turned = description.overwrite_image_reader_writer == TURNING_READER
     structures = measure_structures(labels, values, turned=turned, num_workers=num_workers)
@@ -183,7 +188,7 @@ def _extract_fingerprint(
 
 
 def _splits_to_write(
-    workspace: Workspace, name: str, description: DatasetDescription, given: GivenPlan | None
+    workspace: Workspace, name: str, cases: Sequence[str], given: GivenPlan | None
 ) -> tuple[Split, ...]:
     """A given plan's splits, or five folds where there are no splits; none to leave it at that.
 
@@ -191,9 +196,7 @@ def _splits_to_write(
         DatasetError: there are other splits than the given plan's.
     """
     file = workspace.preprocessed / name / SPLITS_FILE
-    raw = workspace.raw / name
-    cases = [case.name for case in find_cases(raw, description)]
-    patients = patients_of_cases(raw, cases)
+    patients = patients_of_cases(workspace.raw / name, cases)
     if given is not None:
         splits = make_splits(cases, patients, given.split)
         refuse_other_splits(file, splits)

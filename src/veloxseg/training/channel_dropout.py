@@ -30,12 +30,12 @@ def drop_channels(
         (B, C, Z, Y, X), a copy.
     """
     batch, channels = image.shape[:2]
+    droppable = torch.zeros(channels, dtype=torch.bool)
+    droppable[list(optional)] = True
     kept = torch.ones(batch, channels, dtype=torch.bool)
     for sample, missing in enumerate(absent):
         kept[sample, list(missing)] = False
         present = kept[sample].clone()
-        droppable = torch.zeros(channels, dtype=torch.bool)
-        droppable[list(optional)] = True
         kept[sample] &= ~(droppable & (torch.rand(channels) < rate))
         if not kept[sample].any() and present.any():
             candidates = present.nonzero()[:, 0]
