@@ -40,36 +40,36 @@ Variant = dict[str, Any]
 SMALL = 96**3 // 4
 NO_TEACHERS = {"teachers": "off"}
 
+CPU = {"teachers": "off", "learning_rate": 5e-3}
+TEACHERS = {"teachers": "on", "learning_rate": 5e-3}
+
 VARIANTS: dict[str, Variant] = {
+    # the default plan for a CPU, and what differs from it in one choice
+    "cpu": {"recipe": CPU},
+    "cpu_stem1": {"recipe": CPU, "stem": (1, 1, 1)},
+    "cpu_stem4": {"recipe": CPU, "stem": (4, 4, 4)},
+    "cpu_S": {"recipe": CPU, "size": "S"},
+    "cpu_L": {"recipe": CPU, "size": "L"},
+    "cpu_groups488": {"recipe": CPU, "arch": {"group_widths": [4, 8, 8]}},
+    "cpu_heads": {"recipe": {**CPU, "head_weights": [1.0, 0.25, 0.0625]}},
+    "cpu_lr2.5e-3": {"recipe": {**CPU, "learning_rate": 2.5e-3}},
+    "cpu_lr1e-2": {"recipe": {**CPU, "learning_rate": 1e-2}},
+    "cpu_teachers": {"recipe": TEACHERS},
+    "cpu_detached": {"recipe": {**TEACHERS, "teachers": "detached"}},
+    "cpu_sdkt_off": {"recipe": {**TEACHERS, "sdkt_weight": 0.0}},
+    "cpu_rec0.1": {"recipe": {**TEACHERS, "reconstruction_weight": 0.1, "sdkt_weight": 0.4}},
+    # the default plan of the larger targets, teachers and learning rate 2.5e-3
     "base": {},
-    # stem
-    "stem1": {"stem": (1, 1, 1)},
-    "stem2": {"stem": (2, 2, 2)},
-    "stem4": {"stem": (4, 4, 4)},
+    "L": {"size": "L"},
+    "no_teachers": {"recipe": NO_TEACHERS},
+    "L_no_teachers": {"size": "L", "recipe": NO_TEACHERS},
+    "no_teachers_lr5e-3": {"recipe": CPU},
     # field of view: a quarter of the published patch
     "memory1": {"voxels": SMALL, "stem": (4, 4, 4)},
     "memory1_stem144": {"voxels": SMALL, "stem": (1, 4, 4)},
-    "memory1_stem2": {"voxels": SMALL, "stem": (1, 2, 2)},
-    "memory1_no_teachers": {"voxels": SMALL, "stem": (4, 4, 4), "recipe": NO_TEACHERS},
-    "memory1_S": {"voxels": SMALL, "stem": (4, 4, 4), "size": "S"},
-    "memory1_L": {"voxels": SMALL, "stem": (4, 4, 4), "size": "L"},
-    # width
-    "S": {"size": "S"},
-    "L": {"size": "L"},
-    "groups448": {"arch": {"group_widths": [4, 4, 8]}},
-    # teachers and losses
-    "sdkt_off": {"recipe": {"sdkt_weight": 0.0}},
-    "detached": {"recipe": {"teachers": "detached"}},
-    "no_teachers": {"recipe": NO_TEACHERS},
-    "rec0.1": {"recipe": {"reconstruction_weight": 0.1, "sdkt_weight": 0.4}},
-    "flat_heads": {"recipe": {"head_weights": [1.0, 0.25, 0.0625]}},
-    # learning rate
-    "lr1e-3": {"recipe": {"learning_rate": 1e-3}},
-    "lr5e-3": {"recipe": {"learning_rate": 5e-3}},
-    "no_teachers_lr5e-3": {"recipe": {**NO_TEACHERS, "learning_rate": 5e-3}},
-    "published_lr": {"recipe": {"learning_rate": 2.5e-4}},
     # channels that may be missing, and networks of the channels named before the @ alone
     "optional": {"optional": True, "stem": (4, 4, 4), "recipe": NO_TEACHERS},
+    "optional_longer": {"optional": True, "stem": (4, 4, 4), "recipe": NO_TEACHERS},
     "alone": {"stem": (4, 4, 4), "recipe": NO_TEACHERS},
 }
 
