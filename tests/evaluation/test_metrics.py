@@ -13,12 +13,17 @@ from veloxseg.evaluation.metrics import (
     confusion,
     dice,
     hausdorff_95_mm,
-    surface_distances_mm,
     volume_ml,
 )
+from veloxseg.evaluation.surfaces import measure_surfaces
 
 ANISOTROPIC = (4.0, 1.5, 0.5)
 EMPTY = np.zeros((4, 5, 6), np.uint8)
+
+
+def surface_distances_mm(first, second, spacing):
+    distances = measure_surfaces(first, second, spacing)
+    return distances.from_prediction, distances.from_reference
 
 
 def box(*ranges: tuple[int, int], shape: tuple[int, int, int] = (8, 9, 10)) -> np.ndarray:
