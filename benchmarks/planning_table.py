@@ -251,20 +251,42 @@ def judge(trainer: Any, kept: list[int], dropped: list[int]) -> dict[str, dict[s
     return dice
 
 
-def table(results: Path) -> None:
-    """Print what was found as a table."""
-    print("| dataset, fold | variant | seed | steps | parameters | patch, stem | Dice |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    for file in sorted(results.glob("*.json")):
-        one = json.loads(file.read_text())
-        for subset, cases in one["dice"].items():
-            mean = np.nanmean([list(case.values()) for case in cases.values()])
-            patch = "×".join(map(str, one["patch_size"]))
-            stem = "×".join(map(str, one["stem_stride"]))
+def table(results: Path, reference: str) -> None:
+    """Print what was found as a table, each row beside the reference on the same cases."""
+    found = [json.loads(file.read_text()) for file in sorted(results.glob("*.json"))]
+    print(
+        "| dataset, fold | variant | seed | steps | parameters | patch, stem | Dice | difference |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for one in found:
+        group = (one["dataset"], one["fold"])
+        beside = [
+            o for o in found if (o["dataset"], o["fold"], o["variant"]) == (*group, reference)
+        ]
+        patch = "×".join(map(str, one["patch_size"]))
+        stem = "×".join(map(str, one["stem_stride"]))
+        for subset in one["dice"]:
+            dice = case_means(one, subset)
+            compared = [case_means(o, subset) for o in beside if subset in o["dice"]]
             print(
                 f"| {one['dataset']}, {one['fold']} | {one['variant']} {subset} | {one['seed']} | "
-                f"{one['steps']} | {one['parameters'] / 1e6:.2f} M | {patch}, {stem} | {mean:.3f} |"
+                f"{one['steps']} | {one['parameters'] / 1e6:.2f} M | {patch}, {stem} | "
+                f"{np.nanmean(dice):.3f} | {difference(dice, compared)} |"
             )
+
+
+def case_means(one: dict[str, Any], subset: str) -> np.ndarray:
+    """Mean Dice over the labels of every case, in the cases' order."""
+    cases = one["dice"][subset]
+    return np.array([np.nanmean(list(cases[case].values())) for case in sorted(cases)])
+
+
+def difference(dice: np.ndarray, references: list[np.ndarray]) -> str:
+    """Mean difference of Dice to the references' mean, in points, and its standard error."""
+    if not references:
+        return ""
+    paired = 100 * (dice - np.mean(references, axis=0))
+    return f"{paired.mean():+.1f} ({paired.std(ddof=1) / len(paired) ** 0.5:.1f})"
 
 
 def main() -> None:
@@ -276,10 +298,12 @@ def main() -> None:
     running.add_argument("results", type=Path)
     running.add_argument("names", nargs="+")
     running.add_argument("--cpu-minutes", type=float, default=10)
-    commands.add_parser("table").add_argument("results", type=Path)
+    printing = commands.add_parser("table")
+    printing.add_argument("results", type=Path)
+    printing.add_argument("--beside", default="cpu", help="variant that differences refer to")
     options = parser.parse_args()
     if options.command == "table":
-        table(options.results)
+        table(options.results, options.beside)
     else:
         run(options.root, options.results, options.names, cpu_minutes=options.cpu_minutes)
 
