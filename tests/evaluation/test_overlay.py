@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from veloxseg.errors import GeometryError, ImageReadError, VeloxSegError
-from veloxseg.evaluation.overlay import OverlayCase, display_window, draw_overlay
+from veloxseg.evaluation.overlay import OverlayCase, draw_overlay
 from veloxseg.volumes.reading import write_volume
 from veloxseg.volumes.volume import Volume
 
@@ -152,19 +152,3 @@ def test_without_matplotlib_the_message_says_what_to_install(tmp_path, monkeypat
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(VeloxSegError, match="pip install matplotlib"):
         draw_overlay([write_case(tmp_path)], tmp_path / "picture.png", title="Test")
-
-
-@pytest.mark.parametrize("name", ["CT", "ct", "low-dose CT", "CT_1"])
-def test_a_channel_named_ct_is_shown_in_the_soft_tissue_window(name):
-    assert display_window(name, np.arange(8)) == (-160, 240)
-
-
-@pytest.mark.parametrize("name", ["PET", "T1ct", "CTA"])
-def test_other_channels_are_shown_from_the_first_to_the_last_percentile(name):
-    low, high = display_window(name, np.arange(1001))
-    assert (low, high) == (pytest.approx(10), pytest.approx(998))
-
-
-def test_a_constant_channel_has_a_window_too():
-    low, high = display_window("PET", np.zeros((2, 2, 2)))
-    assert low < high

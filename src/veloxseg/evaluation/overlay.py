@@ -1,6 +1,5 @@
 """Pictures of cases: channels side by side, one over another, and the outlines of masks."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +12,13 @@ from scipy import ndimage
 from veloxseg.atomic import atomic_path
 from veloxseg.errors import GeometryError, VeloxSegError
 from veloxseg.evaluation.metrics import dice
+from veloxseg.evaluation.planes import box_of, cut, display_window, plane_grid
 from veloxseg.volumes.reading import read_volume
-from veloxseg.volumes.resampling import resample
 from veloxseg.volumes.volume import Grid, Volume, describe_difference, same_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-CT_WINDOW_HU = (-160.0, 240.0)
-"""Soft tissue: what radiologists call window 400, level 40."""
 
 _PIXELS = 360
 _PANEL_INCHES = 2.7
@@ -93,19 +89,6 @@ def draw_overlay(cases: Sequence[OverlayCase], output: Path, *, title: str) -> P
     return output
 
 
-def display_window(name: str, data: NDArray[Any]) -> tuple[float, float]:
-    """Which values are shown black and white.
-
-    Args:
-        name: The channel's. With the word CT in it, the window is ``CT_WINDOW_HU``.
-        data: All its voxels; without that word, their 1st and 99.8th percentile are the window.
-    """
-    if "CT" in re.split(r"[^A-Z0-9]+", name.upper()):
-        return CT_WINDOW_HU
-    low, high = (float(limit) for limit in np.percentile(data, (1, 99.8)))
-    return (low, high) if high > low else (low, low + 1)
-
-
 def _load_row(case: OverlayCase) -> _Row:
     masks = {name: read_volume(path) for name, path in case.masks.items()}
     _require_one_grid(case.name, masks)
@@ -116,10 +99,10 @@ def _load_row(case: OverlayCase) -> _Row:
     return _Row(
         title=_row_title(case.name, masks),
         channels=[
-            (name, _cut(volume, plane, fill=window[0]), window)
+            (name, cut(volume, plane, fill=window[0]), window)
             for (name, volume), window in zip(channels, windows, strict=True)
         ],
-        masks={name: _cut(_binary(mask), plane, fill=0) for name, mask in masks.items()},
+        masks={name: cut(_binary(mask), plane, fill=0) for name, mask in masks.items()},
         height_per_width=plane.size_zyx[1] / plane.size_zyx[2],
     )
 
@@ -157,21 +140,9 @@ def _interesting_height_mm(first: Volume, masks: Sequence[Volume]) -> float:
 
 def _axial_plane(grid: Grid, height_mm: float) -> Grid:
     """One axial slice with square pixels, x to the left of the patient, y to the back."""
-    index = np.stack(np.meshgrid(*[(0, 1)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    corners_xyz = grid.positions_xyz(index * (np.array(grid.size_zyx) - 1))
-    low, high = corners_xyz.min(0)[:2], corners_xyz.max(0)[:2]
-    pixel_mm = max(float((high - low).max()) / _PIXELS, 1e-3)
-    width, height = (int(np.ceil(extent / pixel_mm)) + 1 for extent in high - low)
-    return Grid(
-        size_zyx=(1, height, width),
-        spacing_zyx=(1.0, pixel_mm, pixel_mm),
-        origin_xyz=(float(low[0]), float(low[1]), height_mm),
-    )
-
-
-def _cut(volume: Volume, plane: Grid, *, fill: float) -> NDArray[Any]:
-    cut: NDArray[Any] = resample(volume, plane, interpolation="linear", fill=fill).data[0]
-    return cut
+    low, high = box_of(grid)
+    pixel_mm = max(float((high - low)[:2].max()) / _PIXELS, 1e-3)
+    return plane_grid("axial", low, high, through_xyz=(0.0, 0.0, height_mm), pixel_mm=pixel_mm)
 
 
 def _binary(mask: Volume) -> Volume:
