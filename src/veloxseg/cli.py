@@ -13,7 +13,7 @@ from veloxseg.commands.benchmarking import benchmark
 from veloxseg.commands.bundles import export
 from veloxseg.commands.checking import check
 from veloxseg.commands.converting import convert_app
-from veloxseg.commands.data import evaluate
+from veloxseg.commands.evaluating import evaluate
 from veloxseg.commands.model import plan, preprocess, train
 from veloxseg.commands.prediction import predict
 from veloxseg.commands.reporting import INTERRUPTED

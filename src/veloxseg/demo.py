@@ -105,7 +105,8 @@ def _made_by_demo(output: Path) -> list[Path]:
         for part in ("raw", "preprocessed", "results")
         for name in (_DATASET, _UNSEEN)
     ]
-    names = ("phantoms", _BUNDLE, "predictions", "summary.json", "overlay.png")
+    figures = ("summary.json", "summary_cases")
+    names = ("phantoms", _BUNDLE, "predictions", *figures, "overlay.png")
     return [*folders, *(output / name for name in names)]
 
 

@@ -1,6 +1,7 @@
 """What a user writes on the command line as one word: channels, labels, spacings."""
 
 from math import inf
+from pathlib import Path
 
 from veloxseg.errors import DatasetError
 
@@ -60,3 +61,21 @@ def spacing_zyx(text: str) -> tuple[float, float, float] | None:
         )
     z, y, x = numbers * (3 // len(numbers))
     return z, y, x
+
+
+def method_folders(texts: list[str]) -> dict[str, Path]:
+    """Method name to its folder of masks, of ``NAME=FOLDER``, in the order given.
+
+    Raises:
+        DatasetError: a text has another form, or a name comes twice.
+    """
+    folders: dict[str, Path] = {}
+    for text in texts:
+        name, _, folder = text.partition("=")
+        if not (name.strip() and folder) or name in folders:
+            raise DatasetError(
+                f"--other {text}: expected NAME=FOLDER, each name once, such as "
+                "--other unet=masks_unet."
+            )
+        folders[name] = Path(folder)
+    return folders

@@ -1,29 +1,83 @@
-"""An evaluation as a table to print."""
+"""An evaluation as tables to print."""
 
 import math
+from collections.abc import Mapping
 
 from rich.table import Table
 
-from veloxseg.evaluation.summary import Metrics, Summary
+from veloxseg.evaluation.comparison import Comparison
+from veloxseg.evaluation.label_set import Label
+from veloxseg.evaluation.measuring import METRICS
+from veloxseg.evaluation.results import Metrics, Summary
+from veloxseg.evaluation.statistics import Interval, Statistics
+
+SHOWN_CASES = 30
+"""Up to so many cases each has its row in the table; all are in the JSON and the CSV."""
+
+_BY_CASE = ("Dice", "HD95_mm", "volume_ml", "reference_volume_ml")
+_OVER_CASES = ("Dice", "HD95_mm", "NSD", "volume_error_ml")
 
 
 def format_summary(summary: Summary) -> Table:
     """Lay out Dice, HD95 and volumes of every case and label, and their means below.
 
-    Where subsets of channels were asked for, there are means of each, with its number of cases.
-    What is undefined shows as a dash.
+    Of more than `SHOWN_CASES` cases there are the means alone. Where subsets of channels were asked
+    for, there are means of each, with its number of cases. What is undefined shows as a dash.
     """
     table = Table(title=f"{len(summary.cases)} cases", show_footer=False)
     table.add_column("Case", overflow="fold")
     table.add_column("Label")
     for heading in ("Dice", "HD95 mm", "Volume ml", "Reference ml"):
         table.add_column(heading, justify="right")
-    for case in summary.cases:
-        for label, name in summary.label_names.items():
-            table.add_row(case.name, name, *_cells(case.metrics[label]))
+    if len(summary.cases) <= SHOWN_CASES:
+        for case in summary.cases:
+            for label, name in summary.label_names.items():
+                table.add_row(case.name, name, *_cells(case.metrics[label]))
     for subset, part in summary.by_subset().items():
         _add_means(table, f"{subset} ({len(part.cases)})", part)
     _add_means(table, "Mean", summary, style="bold")
+    return table
+
+
+def format_statistics(summary: Summary) -> Table:
+    """Lay out mean, sd, median and interval over cases, for each method and label.
+
+    The row ``all`` is of the cases' means over labels. Dashes are undefined.
+    """
+    table = Table(title=f"Over cases: {summary.name}" if summary.others else "Over cases")
+    methods = {summary.name: summary, **summary.others}
+    if summary.others:
+        table.add_column("Method", overflow="fold")
+    for heading in ("Label", "Metric"):
+        table.add_column(heading)
+    for heading in ("Mean", "SD", "Median", "95 % interval", "Cases", "Undefined"):
+        table.add_column(heading, justify="right")
+    for name, method in methods.items():
+        for label, statistics in method.statistics.items():
+            if label is None and len(summary.label_names) == 1:
+                continue
+            table.add_section()
+            for metric in _OVER_CASES:
+                first = [name] if summary.others else []
+                words = [_label_name(label, summary.label_names), METRICS[metric].heading]
+                table.add_row(*first, *words, *_statistics_cells(metric, statistics[metric]))
+    return table
+
+
+def format_comparisons(summary: Summary) -> Table:
+    """Lay out how the method differs from each other one on the same cases."""
+    table = Table(title=f"{summary.name} minus other methods, case by case")
+    for heading in ("Other", "Label", "Metric"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("Difference", "95 % interval", "p", "p (Holm)", "Pairs", "Left out"):
+        table.add_column(heading, justify="right")
+    for one in summary.comparisons:
+        table.add_row(
+            one.other,
+            _label_name(one.label, summary.label_names),
+            METRICS[one.metric].heading,
+            *_comparison_cells(one),
+        )
     return table
 
 
@@ -35,9 +89,47 @@ def _add_means(table: Table, title: str, summary: Summary, *, style: str = "") -
         table.add_row(title, "all", *_cells(summary.foreground_mean()), style=style)
 
 
+def _label_name(label: Label | None, names: Mapping[Label, str]) -> str:
+    return "all" if label is None else names[label]
+
+
 def _cells(metrics: Metrics) -> list[str]:
-    places = {"Dice": 3, "HD95_mm": 1, "volume_ml": 2, "reference_volume_ml": 2}
+    return [_number(metrics[metric], METRICS[metric].places) for metric in _BY_CASE]
+
+
+def _statistics_cells(metric: str, found: Statistics) -> list[str]:
+    places = METRICS[metric].places
     return [
-        "-" if math.isnan(metrics[metric]) else f"{metrics[metric]:.{digits}f}"
-        for metric, digits in places.items()
+        *(_number(value, places) for value in (found.mean, found.sd, found.median)),
+        _interval(found.interval, places),
+        str(found.num_defined),
+        str(found.num_undefined),
     ]
+
+
+def _comparison_cells(one: Comparison) -> list[str]:
+    places = METRICS[one.metric].places
+    difference = "-" if math.isnan(one.mean_difference) else f"{one.mean_difference:+.{places}f}"
+    return [
+        difference,
+        _interval(one.interval, places),
+        _p_value(one.p),
+        _p_value(one.p_holm),
+        str(one.num_pairs),
+        str(one.num_left_out),
+    ]
+
+
+def _number(value: float, places: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{places}f}"
+
+
+def _interval(interval: Interval, places: int) -> str:
+    lower, upper = (_number(value, places) for value in interval)
+    return "-" if lower == upper == "-" else f"{lower} to {upper}"
+
+
+def _p_value(p: float) -> str:
+    if math.isnan(p):
+        return "-"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -1,0 +1,122 @@
+"""Which labels an evaluation is about: named by a dataset, by the user, or found in the masks."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from veloxseg.datasets.description import FILE_NAME, DatasetDescription, read_description
+from veloxseg.datasets.labels import integer_labels
+from veloxseg.errors import DatasetError
+from veloxseg.volumes.reading import read_volume
+from veloxseg.volumes.volume import Volume
+
+Label = int | tuple[int, ...]
+"""A label's value, or a region's values; as JSON keys ``1`` and ``(1, 2)``, as nnU-Net has them."""
+
+_SHOWN = 5
+
+
+def find_description(folders: Iterable[Path]) -> DatasetDescription | None:
+    """The dataset.json of the first of ``folders`` that has one.
+
+    Raises:
+        DatasetError: it is no legal one.
+    """
+    for folder in folders:
+        if (folder / FILE_NAME).is_file():
+            return read_description(folder)
+    return None
+
+
+def ignored_value(labels: Mapping[str, int | Sequence[int]]) -> int | None:
+    """The value of the label that is called ``ignore``; None where there is none.
+
+    Raises:
+        DatasetError: it is a region.
+    """
+    value = labels.get("ignore")
+    if value is None or isinstance(value, int):
+        return value
+    raise DatasetError(f"The label 'ignore' is {value}. Expected one whole number.")
+
+
+def foreground_names(labels: Mapping[str, int | Sequence[int]]) -> dict[Label, str]:
+    """Name of each label or region but the background and what is ignored.
+
+    Raises:
+        DatasetError: none is left.
+    """
+    names: dict[Label, str] = {}
+    for name, value in labels.items():
+        values = [value] if isinstance(value, int) else list(value)
+        if name == "ignore" or not any(values):
+            continue
+        names[value if isinstance(value, int) else tuple(values)] = name
+    if not names:
+        raise DatasetError(
+            "There is no label but the background. Name at least one to evaluate: "
+            "--labels NAME=VALUE."
+        )
+    return names
+
+
+def names_of_values(values: set[int]) -> dict[str, int]:
+    """Names for positive values that no dataset.json names: ``label 1``, ...
+
+    Raises:
+        DatasetError: there are none.
+    """
+    if not values:
+        raise DatasetError(
+            "All masks are empty, and there is no dataset.json to name labels. Name them: "
+            "--labels NAME=VALUE."
+        )
+    return {f"label {value}": value for value in sorted(values)}
+
+
+def read_mask(case: str, file: Path) -> Volume:
+    """Read a mask (Z, Y, X); whole numbers stored as floats become integers.
+
+    Raises:
+        DatasetError: a voxel holds no whole number, such as NaN.
+        ImageReadError: the file is no whole image.
+    """
+    mask = read_volume(file)
+    if mask.data.dtype.kind != "f":
+        return mask
+    return Volume.on_grid(integer_labels(mask.data, where=f"Case {case}: {file}"), mask.grid)
+
+
+def values_in(data: npt.NDArray[Any]) -> set[int]:
+    """All values of a mask (Z, Y, X), slice by slice: sorting a large one whole takes memory."""
+    return {int(value) for part in data for value in np.unique(part)}
+
+
+def members(label: Label) -> list[int]:
+    """The values that belong to a label or a region."""
+    return [label] if isinstance(label, int) else list(label)
+
+
+def mask_of(data: npt.NDArray[Any], label: Label) -> npt.NDArray[np.bool_]:
+    """Where a mask (Z, Y, X) holds a label, or one of a region's values."""
+    mask: npt.NDArray[np.bool_] = (
+        data == label if isinstance(label, int) else np.isin(data, members(label))
+    )
+    return mask
+
+
+def require_known(case: str, file: Path, data: npt.NDArray[Any], known: set[int]) -> None:
+    """Make sure that a mask holds no value but the known ones.
+
+    Raises:
+        DatasetError: it does.
+    """
+    if strangers := sorted(values_in(data) - known):
+        raise DatasetError(
+            f"Case {case}: {file} holds {', '.join(map(str, strangers[:_SHOWN]))}. Expected only "
+            f"{', '.join(map(str, sorted(known)))}. Correct the mask, or name all "
+            "its labels: --labels NAME=VALUE."
+        )
