@@ -148,7 +148,11 @@ def _remarks(summary: "Summary") -> list[str]:
                 + ", ".join(map(str, folds.unfinished))
             )
     if summary.not_predicted:
-        remarks.append(f"References without a prediction: {_names(summary.not_predicted)}")
+        number = len(summary.not_predicted)
+        remarks.append(
+            f"References without a prediction, passed over: {number} "
+            f"({_names(summary.not_predicted)})"
+        )
     for method in (summary, *summary.others.values()):
         if moved := [case.name for case in method.cases if case.resampled]:
             remarks.append(f"Resampled onto the reference's grid ({method.name}): {_names(moved)}")

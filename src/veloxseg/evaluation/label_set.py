@@ -17,6 +17,7 @@ Label = int | tuple[int, ...]
 """A label's value, or a region's values; as JSON keys ``1`` and ``(1, 2)``, as nnU-Net has them."""
 
 _SHOWN = 5
+_LARGEST_COUNTED = 4095  # labels are few and small, and counting them is faster than sorting
 
 
 def find_description(folders: Iterable[Path]) -> DatasetDescription | None:
@@ -91,8 +92,14 @@ def read_mask(case: str, file: Path) -> Volume:
 
 
 def values_in(data: npt.NDArray[Any]) -> set[int]:
-    """All values of a mask (Z, Y, X), slice by slice: sorting a large one whole takes memory."""
-    return {int(value) for part in data for value in np.unique(part)}
+    """All values of a mask of integers (Z, Y, X), slice by slice: a large one takes memory."""
+    largest = int(data.max())
+    if int(data.min()) < 0 or largest > _LARGEST_COUNTED:
+        return {int(value) for part in data for value in np.unique(part)}
+    seen = np.zeros(largest + 1, np.bool_)
+    for part in data:
+        seen |= np.bincount(part.ravel().astype(np.intp, copy=False), minlength=largest + 1) > 0
+    return {int(value) for value in np.flatnonzero(seen)}
 
 
 def members(label: Label) -> list[int]:

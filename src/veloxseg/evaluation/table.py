@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 from rich.table import Table
 
@@ -57,10 +58,12 @@ def format_statistics(summary: Summary) -> Table:
             if label is None and len(summary.label_names) == 1:
                 continue
             table.add_section()
+            words = [name] if summary.others else []
+            words.append(_label_name(label, summary.label_names))
             for metric in _OVER_CASES:
-                first = [name] if summary.others else []
-                words = [_label_name(label, summary.label_names), METRICS[metric].heading]
-                table.add_row(*first, *words, *_statistics_cells(metric, statistics[metric]))
+                cells = _statistics_cells(metric, statistics[metric])
+                table.add_row(*words, METRICS[metric].heading, *cells)
+                words = [""] * len(words)  # once is enough
     return table
 
 
@@ -109,9 +112,8 @@ def _statistics_cells(metric: str, found: Statistics) -> list[str]:
 
 def _comparison_cells(one: Comparison) -> list[str]:
     places = METRICS[one.metric].places
-    difference = "-" if math.isnan(one.mean_difference) else f"{one.mean_difference:+.{places}f}"
     return [
-        difference,
+        _number(one.mean_difference, places, sign="+"),
         _interval(one.interval, places),
         _p_value(one.p),
         _p_value(one.p_holm),
@@ -120,8 +122,10 @@ def _comparison_cells(one: Comparison) -> list[str]:
     ]
 
 
-def _number(value: float, places: int) -> str:
-    return "-" if math.isnan(value) else f"{value:.{places}f}"
+def _number(value: float, places: int, *, sign: Literal["-", "+"] = "-") -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{round(value, places) + 0.0:{sign}.{places}f}"  # adding 0 turns -0.00 into 0.00
 
 
 def _interval(interval: Interval, places: int) -> str:
