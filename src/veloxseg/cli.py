@@ -17,6 +17,7 @@ from veloxseg.commands.evaluating import evaluate
 from veloxseg.commands.model import plan, preprocess, train
 from veloxseg.commands.prediction import predict
 from veloxseg.commands.reporting import INTERRUPTED
+from veloxseg.commands.reporting_pages import report
 from veloxseg.commands.whole import demo, info, run
 
 app = typer.Typer(
@@ -44,7 +45,19 @@ def _common(
 
 app.command()(demo)
 app.add_typer(convert_app)
-for command in (check, plan, preprocess, train, export, predict, evaluate, benchmark, run, info):
+for command in (
+    check,
+    plan,
+    preprocess,
+    train,
+    export,
+    predict,
+    evaluate,
+    report,
+    benchmark,
+    run,
+    info,
+):
     app.command()(command)
 
 

@@ -1,0 +1,137 @@
+"""Where a prediction is most wrong: the point that a report's pictures pass through."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from veloxseg.volumes.volume import Grid
+
+_CONNECTED = ndimage.generate_binary_structure(3, 2)
+_MOST_VALUES = 2**16
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargestError:
+    """The largest error of a case.
+
+    Attributes:
+        index_zyx: Voxel that pictures pass through.
+        first_zyx: Corner of the smallest box around the structure that the error belongs to.
+        last_zyx: The opposite corner; both are in it.
+        error_ml: Volume of the error; 0 where nothing is wrong.
+    """
+
+    index_zyx: tuple[int, int, int]
+    first_zyx: tuple[int, int, int]
+    last_zyx: tuple[int, int, int]
+    error_ml: float
+
+
+def label_values(key: str) -> tuple[int, ...]:
+    """The values of a label, ``1``, or of a region, ``(1, 2)``, by its key in the metrics."""
+    return tuple(int(digits) for digits in re.findall(r"\d+", key))
+
+
+def find_largest_error(
+    prediction: NDArray[Any],
+    reference: NDArray[Any],
+    *,
+    labels: Iterable[Sequence[int]],
+    grid: Grid,
+) -> LargestError:
+    """Find the largest connected part in which prediction and reference differ.
+
+    Voxels are connected by faces and edges. The point is on the axial slice with most of that
+    part's voxels and, of these, the one that is farthest from the part's border on that slice.
+    Where nothing is wrong, the largest structure of the reference takes the error's place, and
+    where there is none either, the middle of the image. Reference values that belong to no label
+    are ignored ones: there nothing is wrong.
+
+    Args:
+        prediction: (Z, Y, X) values.
+        reference: (Z, Y, X) values, on the same grid.
+        labels: The values of each label or region.
+        grid: Of both.
+    """
+    groups = list(labels)
+    predicted, referred = (_classes(mask, groups) for mask in (prediction, reference))
+    whole = tuple(int(size) for size in reference.shape)
+    box = _box((predicted > 0) | (referred > 0))
+    if box is None:
+        z, y, x = (size // 2 for size in whole)
+        return LargestError(
+            index_zyx=(z, y, x),
+            first_zyx=(0, 0, 0),
+            last_zyx=(whole[0] - 1, whole[1] - 1, whole[2] - 1),
+            error_ml=0.0,
+        )
+    predicted, referred = predicted[box], referred[box]
+    ignored = (reference[box] != 0) & (referred == 0)
+    wrong = (predicted != referred) & ~ignored
+    is_wrong = bool(wrong.any())
+    part = _largest_component(wrong if is_wrong else (referred > 0) | (predicted > 0))
+    point = _inner_point(part, grid)
+    structure, _ = ndimage.label((predicted > 0) | (referred > 0), _CONNECTED)
+    held = _box(structure == structure[point]) or tuple(slice(0, size) for size in part.shape)
+    start = [side.start for side in box]
+    first = [side.start + offset for side, offset in zip(held, start, strict=True)]
+    last = [side.stop - 1 + offset for side, offset in zip(held, start, strict=True)]
+    index = [place + offset for place, offset in zip(point, start, strict=True)]
+    voxel_ml = float(np.prod(grid.spacing_zyx)) / 1000
+    return LargestError(
+        index_zyx=(index[0], index[1], index[2]),
+        first_zyx=(first[0], first[1], first[2]),
+        last_zyx=(last[0], last[1], last[2]),
+        error_ml=int(np.count_nonzero(part)) * voxel_ml if is_wrong else 0.0,
+    )
+
+
+def _classes(mask: NDArray[Any], labels: Sequence[Sequence[int]]) -> NDArray[np.uint16]:
+    """Number each set of labels that a voxel can belong to; 0 belongs to none."""
+    sets: dict[tuple[int, ...], int] = {(): 0}
+    table = np.zeros(_MOST_VALUES, np.uint16)
+    for value in sorted({value for group in labels for value in group}):
+        if 0 < value < _MOST_VALUES:
+            held = tuple(number for number, group in enumerate(labels) if value in group)
+            table[value] = sets.setdefault(held, len(sets))
+    classes = np.empty(mask.shape, np.uint16)
+    for source, target in zip(mask, classes, strict=True):  # by slice: indices take 8 bytes each
+        target[:] = table[np.clip(source, 0, _MOST_VALUES - 1).astype(np.intp)]
+    return classes
+
+
+def _box(mask: NDArray[np.bool_]) -> tuple[slice, ...] | None:
+    sides = []
+    for axis in range(mask.ndim):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        held = np.flatnonzero(mask.any(axis=others))
+        if not held.size:
+            return None
+        sides.append(slice(int(held[0]), int(held[-1]) + 1))
+    return tuple(sides)
+
+
+def _largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    components, _ = ndimage.label(mask, _CONNECTED)
+    sizes = np.bincount(components[mask])
+    largest: NDArray[np.bool_] = components == int(sizes.argmax())
+    return largest
+
+
+def _inner_point(part: NDArray[np.bool_], grid: Grid) -> tuple[int, ...]:
+    heights = np.abs(grid.matrix()[2])  # how much x, y and z of the array run to the head
+    axis = 2 - int(heights.argmax())
+    others = tuple(other for other in range(3) if other != axis)
+    number = int(part.sum(axis=others).argmax())
+    spacing = [grid.spacing_zyx[other] for other in others]
+    depth = ndimage.distance_transform_edt(
+        np.pad(part.take(number, axis=axis), 1), sampling=spacing
+    )[1:-1, 1:-1]
+    within = [int(place) for place in np.unravel_index(depth.argmax(), depth.shape)]
+    within.insert(axis, number)
+    return tuple(within)

@@ -1,0 +1,71 @@
+"""Where a report comes from: versions, command, model and files.
+
+A report is sent to others, so it names files and folders without the folders above them: those tell
+the reader nothing but the sender's user name. The summary keeps the whole paths.
+"""
+
+import hashlib
+import re
+import shlex
+from datetime import datetime, timezone
+from pathlib import Path
+
+from veloxseg import __version__
+from veloxseg.evaluation.report.reading import SummaryFile
+
+
+def list_origins(summary: SummaryFile, path: Path, *, images: Path | None) -> list[tuple[str, str]]:
+    """What to show, as terms and their descriptions.
+
+    Args:
+        summary: As it was read.
+        path: Its file.
+        images: Folder of the images that are shown.
+    """
+    made = summary.provenance
+    origins = []
+    if made is not None:
+        if made.model is not None:
+            origins += [("Model", made.model.name), ("Model SHA-256", made.model.sha256)]
+        origins += [
+            ("Evaluated", _date(made.created)),
+            ("Command", hide_folders(made.command)),
+            ("Versions", ", ".join(f"{name} {one}" for name, one in made.versions.items())),
+            ("Predictions", _last(made.prediction)),
+            ("References", _last(made.reference)),
+            ("Tolerance of NSD", "" if made.tolerance_mm is None else f"{made.tolerance_mm:g} mm"),
+        ]
+        if made.resample:
+            origins.append(("Grids", "predictions on other grids brought onto the references'"))
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    origins += [
+        ("Images", "" if images is None else images.resolve().name),
+        ("Summary", path.name),
+        ("Summary SHA-256", hashlib.sha256(path.read_bytes()).hexdigest()),
+        ("This page", f"VeloxSeg {__version__}, {_date(now)}"),
+    ]
+    return [(term, text) for term, text in origins if text]
+
+
+def hide_folders(command: str | None) -> str:
+    """A command whose paths are cut to their last names: ``/home/a/masks`` becomes ``masks``."""
+    if not command:
+        return ""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        words = command.split()
+    return shlex.join("=".join(map(_last, word.split("="))) for word in words)
+
+
+def _last(path: str | None) -> str:
+    return "" if path is None else re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+
+
+def _date(text: str | None) -> str:
+    if not text:
+        return ""
+    try:
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).strftime("%Y-%m-%d %H:%M UTC")
+    except ValueError:
+        return text

@@ -1,0 +1,151 @@
+"""What a report needs of a summary.json: ours, or a plain one of nnU-Net.
+
+Keys that are not named here are passed by: a report of a newer summary leaves out what it does not
+know. Metrics that a summary lacks are left out of its report.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from veloxseg.atomic import read_json
+from veloxseg.errors import DatasetError
+from veloxseg.validation import describe_faults
+
+FOREGROUND = "foreground_mean"
+"""In place of a label: the mean over the labels."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class CaseEntry(_Part):
+    """One case of ``metric_per_case``.
+
+    Attributes:
+        metrics: Of each label, by the metric's key; None where undefined.
+        prediction_file: The mask that was judged; None where the summary does not say.
+        reference_file: The mask that it was compared with.
+        case: The case's name, which nnU-Net does not write.
+        fold: That the case was validated in.
+        resampled: Whether the prediction was brought onto the reference's grid.
+    """
+
+    metrics: dict[str, dict[str, float | None]]
+    prediction_file: Path | None = None
+    reference_file: Path | None = None
+    case: str | None = None
+    fold: int | None = None
+    resampled: bool = False
+
+
+class StatisticsEntry(_Part):
+    """One metric of one label over cases, of one of several methods."""
+
+    mean: float | None = None
+
+
+class MethodEntry(_Part):
+    """One of several methods."""
+
+    statistics: dict[str, dict[str, StatisticsEntry]] = Field(default_factory=dict)
+
+
+class PairEntry(_Part):
+    """One metric of one label, of the evaluated method against another."""
+
+    other: str
+    label: str
+    metric: str
+    num_pairs: int
+    num_left_out: int
+    mean_difference: float | None
+    interval_95: tuple[float, float] | None
+    p: float | None
+    p_holm: float | None
+
+
+class ComparisonEntry(_Part):
+    """The evaluated method against others."""
+
+    method: str
+    test: str
+    correction: str
+    num_comparisons: int
+    pairs: tuple[PairEntry, ...]
+
+
+class ModelEntry(_Part):
+    """The bundle that made the masks."""
+
+    name: str
+    sha256: str
+
+
+class ProvenanceEntry(_Part):
+    """How the evaluation was made."""
+
+    created: str | None = None
+    command: str | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+    prediction: str | None = None
+    reference: str | None = None
+    tolerance_mm: float | None = None
+    resample: bool = False
+    model: ModelEntry | None = None
+
+
+class SummaryFile(_Part):
+    """A summary.json.
+
+    Attributes:
+        metric_per_case: The cases; one at least, all with the same labels.
+        label_names: Name of each label or region, by its key in the metrics; empty in nnU-Net's.
+        not_predicted: Cases that were passed over.
+        methods: By name, the evaluated method first; empty if there is one only.
+        comparison: Of the methods.
+        provenance: How the summary was made; None in nnU-Net's.
+    """
+
+    metric_per_case: tuple[CaseEntry, ...] = Field(min_length=1)
+    label_names: dict[str, str] = Field(default_factory=dict)
+    not_predicted: tuple[str, ...] = ()
+    methods: dict[str, MethodEntry] = Field(default_factory=dict)
+    comparison: ComparisonEntry | None = None
+    provenance: ProvenanceEntry | None = None
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Name of each label, by its key in the metrics."""
+        if self.label_names:
+            return self.label_names
+        keys = dict.fromkeys(key for case in self.metric_per_case for key in case.metrics)
+        return {key: f"label {key}" for key in keys}
+
+
+def read_summary(path: Path) -> SummaryFile:
+    """Read a summary.json.
+
+    Raises:
+        DatasetError: the JSON is no summary of an evaluation, or names no case or no label.
+        VeloxSegError: the file is cut short or no JSON.
+        FileNotFoundError: there is none.
+    """
+    content: Any = read_json(path)
+    try:
+        summary = SummaryFile.model_validate(content)
+    except ValidationError as error:
+        raise _no_summary(path, describe_faults(error)) from error
+    if not summary.labels:
+        raise _no_summary(path, "metric_per_case: no label in any case")
+    return summary
+
+
+def _no_summary(path: Path, fault: str) -> DatasetError:
+    return DatasetError(
+        f"{path}: no summary of an evaluation ({fault}). Expected what veloxseg evaluate -o or "
+        "nnU-Net writes. Make it: veloxseg evaluate PREDICTIONS REFERENCES -o summary.json"
+    )

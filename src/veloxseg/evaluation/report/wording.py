@@ -1,0 +1,56 @@
+"""The sentences of a report."""
+
+import math
+from collections.abc import Mapping
+
+from veloxseg.evaluation.report.axes import write_number
+from veloxseg.evaluation.report.cases import foreground_dice
+from veloxseg.evaluation.report.pictures import CasePicture
+from veloxseg.evaluation.statistics import Statistics
+
+_SHOWN = 4
+
+
+def lead(num_cases: int, labels: Mapping[str, str], overall: Mapping[str, Statistics]) -> str:
+    """The first sentences: how many cases and labels, and the mean Dice.
+
+    Args:
+        num_cases: Of the evaluation.
+        labels: Names of its labels by their keys.
+        overall: Statistics of the foreground mean by metric.
+    """
+    names = list(labels.values())
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    said = [f"{_count(num_cases, 'case')}, {_count(len(names), 'label')}: "]
+    said.append(f"{', '.join(names[:_SHOWN])}{more}.")
+    dice = overall.get("Dice")
+    if dice is None:
+        return "".join(said)
+    if math.isnan(dice.mean):
+        return "".join([*said, " Dice is undefined in every case: all masks are empty."])
+    said.append(f" Mean Dice {write_number(dice.mean, 3)}")
+    if not math.isnan(dice.interval[0]):
+        low, high = (write_number(limit, 3) for limit in dice.interval)
+        said.append(f" (95 % interval {low} to {high})")
+    said.append(
+        ", undefined in " + _count(dice.num_undefined, "case") if dice.num_undefined else ""
+    )
+    return "".join([*said, "."])
+
+
+def describe_picture(picture: CasePicture, labels: Mapping[str, str]) -> str:
+    """Figures of a pictured case: its Dice, and of each label where there are a few."""
+    said = f"Dice {write_number(foreground_dice(picture.case), 3)}"
+    if 1 < len(labels) <= _SHOWN:
+        parts = (
+            f"{name} {write_number(picture.case.values[label].get('Dice', math.nan), 3)}"
+            for label, name in labels.items()
+        )
+        said = f"Mean {said} ({', '.join(parts)})"
+    elif len(labels) > 1:
+        said = f"Mean {said}"
+    return f"{said}. {picture.place}".strip()
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
