@@ -26,16 +26,12 @@ undefined values out and say how many there were: a mean HD95 over few cases may
 others were missed altogether, which their Dice of 0 shows.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from veloxseg.evaluation.masks import two_masks
-from veloxseg.evaluation.surfaces import hausdorff_95_mm
-
-__all__ = ["Confusion", "confusion", "dice", "hausdorff_95_mm", "volume_ml"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +100,3 @@ def dice(prediction: ArrayLike, reference: ArrayLike) -> float:
         ValueError: the shapes differ.
     """
     return confusion(prediction, reference).dice
-
-
-def volume_ml(mask: ArrayLike, spacing_zyx: Sequence[float]) -> float:
-    """Volume in millilitres of the voxels that are not 0, spacing in mm."""
-    return float(np.count_nonzero(np.asarray(mask)) * np.prod(spacing_zyx)) / 1000
