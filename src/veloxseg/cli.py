@@ -15,6 +15,8 @@ from veloxseg.commands.checking import check
 from veloxseg.commands.converting import convert_app
 from veloxseg.commands.evaluating import evaluate
 from veloxseg.commands.model import plan, preprocess, train
+from veloxseg.commands.postprocessing import postprocess
+from veloxseg.commands.models import models_app
 from veloxseg.commands.prediction import predict
 from veloxseg.commands.reporting import INTERRUPTED
 from veloxseg.commands.reporting_pages import report
@@ -45,6 +47,7 @@ def _common(
 
 app.command()(demo)
 app.add_typer(convert_app)
+app.add_typer(models_app)
 for command in (
     check,
     plan,

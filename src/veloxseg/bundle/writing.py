@@ -93,7 +93,7 @@ def _write(
             _write_zip(temporary, every, top=path.stem)
             open_bundle(temporary)
     else:
-        with _atomic_folder(path) as temporary:
+        with atomic_folder(path) as temporary:
             for name, content in every.items():
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
                 (temporary / name).write_bytes(content)
@@ -133,7 +133,7 @@ def _write_zip(path: Path, files: Mapping[str, bytes], *, top: str) -> None:
 
 
 @contextmanager
-def _atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside ``path`` and put it in its place when the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     mark = secrets.token_hex(4)

@@ -24,7 +24,12 @@ class EngineChoice(str, Enum):
 
 @reported()
 def benchmark(
-    model: Annotated[Path, typer.Option("-m", "--model", help="Bundle that veloxseg export made.")],
+    model: Annotated[
+        Path,
+        typer.Option(
+            "-m", "--model", help="Bundle that veloxseg export made, or a name of veloxseg models."
+        ),
+    ],
     threads: Annotated[
         list[int] | None,
         typer.Option(min=1, help="Threads; may be repeated.", show_default="1, and all cores"),

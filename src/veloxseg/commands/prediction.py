@@ -44,7 +44,12 @@ class InferenceDevice(str, Enum):
 
 @reported(resume_option="--resume")
 def predict(
-    model: Annotated[Path, typer.Option("-m", "--model", help="Bundle that veloxseg export made.")],
+    model: Annotated[
+        Path,
+        typer.Option(
+            "-m", "--model", help="Bundle that veloxseg export made, or a name of veloxseg models."
+        ),
+    ],
     inputs: Annotated[
         list[str],
         typer.Option(

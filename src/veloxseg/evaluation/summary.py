@@ -34,6 +34,7 @@ from veloxseg.evaluation.records import records_folder
 from veloxseg.evaluation.results import CaseResult, Metrics, Summary
 from veloxseg.evaluation.subsets import find_subsets
 from veloxseg.installation import module_version
+from veloxseg.models.finding import resolve_model
 
 __all__ = ["CaseResult", "Metrics", "Summary", "evaluate_folder"]
 
@@ -188,7 +189,7 @@ def _subsets(
 
 
 def _record_of(model: Path) -> ModelRecord:
-    bundle = open_bundle(model)
+    bundle = open_bundle(resolve_model(model))
     return ModelRecord(name=bundle.manifest.name, sha256=bundle.model_hash(), path=str(model))
 
 

@@ -19,6 +19,7 @@ from veloxseg.bundle.format import Pipeline, Precision
 from veloxseg.bundle.reading import Bundle, open_bundle
 from veloxseg.errors import DatasetError, VeloxSegError
 from veloxseg.installation import num_cores
+from veloxseg.models.finding import resolve_model
 from veloxseg.runtime.backends.backend import BackendName, Execution
 from veloxseg.runtime.backends.opening import (
     installed_backends,
@@ -166,7 +167,7 @@ def benchmark(
     Every combination runs in a process of its own on seeded noise, warmed up.
 
     Args:
-        bundle: The model's folder or zip.
+        bundle: The model's folder or zip, or its name in ``veloxseg models``.
         backends: Engines; none: all that are installed.
         precisions: Of the arithmetic; none: all that the bundle has.
         threads: Numbers of threads that there are to use, of which half may be measured, too; none:
@@ -181,7 +182,7 @@ def benchmark(
         ImageReadError: a file is no image.
         VeloxSegError: an engine is not installed, or a measurement failed.
     """
-    opened = open_bundle(Path(bundle))
+    opened = open_bundle(resolve_model(bundle))
     _require_case(opened.pipeline, case)
     threads = threads or sorted({1, num_cores()})
     executions = _executions(opened, backends, precisions, threads)

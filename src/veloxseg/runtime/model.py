@@ -13,6 +13,7 @@ import numpy.typing as npt
 from veloxseg.bundle.format import Pipeline, Precision
 from veloxseg.bundle.reading import Bundle, open_bundle
 from veloxseg.installation import num_cores
+from veloxseg.models.finding import resolve_model
 from veloxseg.runtime.backends.backend import Backend, BackendName
 from veloxseg.runtime.backends.opening import open_backend
 from veloxseg.runtime.case import CaseImages, Image, read_case
@@ -40,7 +41,7 @@ def load(
     """Load a bundle for prediction.
 
     Args:
-        bundle: Its folder or zip.
+        bundle: Its folder or zip, or the name of a model that ``veloxseg models`` lists.
         backend: The engine; None takes the one that is fastest here for that many patches.
         precision: Of the arithmetic; float32 gives the same masks on every machine.
         threads: Threads to compute with; None: one for each core.
@@ -48,10 +49,10 @@ def load(
         num_patches: How many patches are to come, for the choice of the engine; None: many.
 
     Raises:
-        BundleError: it is not what its manifest says, or has no such precision.
+        BundleError: there is none, it is not what its manifest says, or has no such precision.
         VeloxSegError: the engine is not installed.
     """
-    opened = open_bundle(Path(bundle))
+    opened = open_bundle(resolve_model(bundle))
     choice = choose_execution(
         opened,
         backend=backend,

@@ -11,6 +11,7 @@ from veloxseg.bundle.format import MANIFEST, Pipeline, Precision
 from veloxseg.bundle.reading import open_bundle
 from veloxseg.errors import BundleError, VeloxSegError
 from veloxseg.installation import num_cores
+from veloxseg.models.finding import resolve_model
 from veloxseg.runtime.backends.backend import BackendName
 from veloxseg.runtime.inputs import PredictionCase, find_prediction_cases, input_folder
 from veloxseg.runtime.memory import estimate_bytes, require_memory
@@ -64,7 +65,7 @@ def predict(
     """Predict the masks of one or many cases.
 
     Args:
-        bundle: The model's folder or zip.
+        bundle: The model's folder or zip, or its name in ``veloxseg models``.
         inputs: One folder of cases in nnU-Net's naming, or the files of one case in the channels'
             order or by the channels' names. Of optional channels files may lack.
         output: Folder for the masks; for one case a file as well.
@@ -85,7 +86,7 @@ def predict(
         The files: every mask is on its image's grid, and whole whenever it exists.
 
     Raises:
-        BundleError: the bundle is not what its manifest says.
+        BundleError: there is no such bundle, or it is not what its manifest says.
         DatasetError: channels are missing or unknown, unreadable, on different grids or not
             finite.
         VeloxSegError: an option is out of range, or more memory would be needed than allowed.
@@ -95,8 +96,9 @@ def predict(
         raise VeloxSegError(f"--overlap is {overlap}. Expected a share from 0 to less than 1.")
     if threads is not None and threads < 1:
         raise VeloxSegError(f"--threads is {threads}. Expected 1 or more.")
-    _refuse_run(Path(bundle))
-    opened = open_bundle(Path(bundle))
+    path = resolve_model(bundle)
+    _refuse_run(path)
+    opened = open_bundle(path)
     pipeline = opened.pipeline
     if overlap is not None:
         pipeline = pipeline.model_copy(update={"overlap": overlap})

@@ -1,0 +1,183 @@
+"""Adding models to those that are known by name, and removing them."""
+
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from veloxseg.bundle.container import open_container
+from veloxseg.bundle.format import MANIFEST
+from veloxseg.bundle.reading import Bundle, open_bundle
+from veloxseg.bundle.writing import atomic_folder
+from veloxseg.errors import BundleError
+from veloxseg.models.downloading import download, is_url
+from veloxseg.models.finding import (
+    ENDING,
+    KnownModel,
+    find_model,
+    installed_folder,
+    is_name,
+    known_models,
+)
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def install_model(
+    source: Path | str,
+    *,
+    name: str | None = None,
+    sha256: str | None = None,
+    replace: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> KnownModel:
+    """Keep a bundle in the user's folder, to be used by name.
+
+    Every file is verified before the model gets its name; files that the bundle's manifest does
+    not list are left behind. The same bundle again changes nothing.
+
+    Args:
+        source: A bundle's folder or zip, or the ``http(s)://`` address of a zip.
+        name: Of the model here; None takes the source's file name without its ending.
+        sha256: What the zip must hash to; of a folder, its ``manifest.json``.
+        replace: Let it stand in place of another model of that name.
+        progress: Of a download: told (bytes done, bytes in all).
+
+    Raises:
+        BundleError: it is no sound bundle, cannot be downloaded, has another hash or no legal name,
+            or another model has that name. What was installed before stays as it was.
+        OSError: the user's folder cannot be written to.
+    """
+    text = str(source)
+    name = _checked_name(text, name)
+    expected = None if sha256 is None else _checked_hash(sha256)
+    if not is_url(text):
+        if "://" in text and not Path(source).exists():
+            raise BundleError(f"{text}: expected a file, a folder, or http:// or https://.")
+        return _install(Path(source), name, expected, replace=replace)
+    folder = installed_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as place:
+        file = download(text, Path(place) / "bundle.zip", progress=progress)
+        try:
+            return _install(file, name, expected, replace=replace)
+        except BundleError as error:  # the user knows the address, not where its file lay
+            raise BundleError(str(error).replace(str(file), text)) from error
+
+
+def remove_model(name: str) -> Path:
+    """Delete an installed model.
+
+    Returns:
+        The folder that is gone.
+
+    Raises:
+        BundleError: there is no such model, or it belongs to the package.
+        OSError: it cannot be deleted.
+    """
+    model = find_model(name)
+    if model.origin == "shipped":
+        raise BundleError(
+            f"{name}: comes with veloxseg, which keeps it. Only models that were added can be "
+            "removed."
+        )
+    doomed = model.path.with_name(f".removed.{model.path.name}")  # gone at once, or not at all
+    shutil.rmtree(doomed, ignore_errors=True)
+    model.path.rename(doomed)
+    shutil.rmtree(doomed)
+    return model.path
+
+
+def bundle_hash(path: Path) -> str:
+    """SHA-256 of a bundle's ``manifest.json``, which holds those of all its other files.
+
+    Raises:
+        BundleError: there is no bundle.
+    """
+    return hashlib.sha256(_read_manifest(path)).hexdigest()
+
+
+def _install(path: Path, name: str, sha256: str | None, *, replace: bool) -> KnownModel:
+    if sha256 is not None:
+        _require_hash(path, sha256)
+    bundle = open_bundle(path)
+    model = KnownModel(name=name, path=installed_folder() / f"{name}{ENDING}", origin="installed")
+    known = known_models().get(name)
+    is_same = known is not None and bundle_hash(known.path) == bundle_hash(path)
+    if known is not None and is_same and _is_sound(known.path):
+        return known
+    if known is not None and not is_same and not replace:
+        raise BundleError(
+            f"{path}: another model is called {name} ({known.origin}, {known.path}). Choose "
+            "another name with --name, or let this one stand in its place with --replace."
+        )
+    if known is None and model.path.exists():
+        raise BundleError(
+            f"{model.path}: exists and is no bundle. Remove it, or choose another name: --name."
+        )
+    _copy(bundle, model.path)
+    return model
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        open_bundle(path)
+    except BundleError:
+        return False
+    return True
+
+
+def _copy(bundle: Bundle, target: Path) -> None:
+    with atomic_folder(target) as temporary:
+        (temporary / MANIFEST).write_bytes(_read_manifest(bundle.path))
+        for file in bundle.manifest.files:
+            (temporary / file).parent.mkdir(parents=True, exist_ok=True)
+            (temporary / file).write_bytes(bundle.read(file))
+        open_bundle(temporary)
+
+
+def _read_manifest(path: Path) -> bytes:
+    with open_container(path).open(MANIFEST) as file:
+        return file.read()
+
+
+def _checked_name(source: str, name: str | None) -> str:
+    if name is not None:
+        if not is_name(name):
+            raise BundleError(
+                f"--name {name}: expected letters, digits, - and _, a letter or digit first, 64 at "
+                "most."
+            )
+        return name
+    last = unquote(urlsplit(source).path) if is_url(source) else str(Path(source).resolve())
+    found = Path(last).name.removesuffix(".zip").removesuffix(ENDING)
+    if not is_name(found):
+        raise BundleError(
+            f"{source}: gives no name to call the model by ({found!r}). Give one: --name NAME."
+        )
+    return found
+
+
+def _checked_hash(text: str) -> str:
+    if not _SHA256.fullmatch(text.lower()):
+        raise BundleError(f"--sha256 {text}: expected 64 hexadecimal digits.")
+    return text.lower()
+
+
+def _require_hash(path: Path, expected: str) -> None:
+    if path.is_file():
+        with path.open("rb") as file:
+            digest = hashlib.sha256()
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+        found, what = digest.hexdigest(), str(path)
+    else:
+        found, what = bundle_hash(path), f"{path}: {MANIFEST}"
+    if found != expected:
+        raise BundleError(
+            f"{what} has SHA-256 {found}, --sha256 says {expected}: it is another file, or "
+            "damaged. Do not use it; get it again from its author."
+        )

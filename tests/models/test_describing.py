@@ -1,0 +1,121 @@
+"""What is said of a model, and the commands that say it."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from veloxseg.bundle.format import Manifest
+from veloxseg.bundle.reading import open_bundle
+from veloxseg.cli import app
+from veloxseg.models.describing import ReportedDice, model_card, reported_dice
+from veloxseg.models.installing import bundle_hash
+
+
+def _run(*words: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "120"})
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result.output
+
+
+def _manifest(**evaluation: Any) -> Manifest:
+    return Manifest(
+        format_version=1,
+        name="liver",
+        created="",
+        files={},
+        versions={},
+        source="",
+        num_parameters=1,
+        multiply_adds=1,
+        evaluation=evaluation,
+    )
+
+
+def test_the_dice_of_several_folds_is_the_mean_over_their_cases() -> None:
+    folds = {
+        "by": "someone",
+        "fold_0": {"num_cases": 1, "mean_dice_mirrored": 0.9},
+        "fold_1": {"num_cases": 3, "mean_dice_mirrored": 0.5},
+    }
+    found = reported_dice(_manifest(validation=folds))
+    assert found is not None
+    assert found.mean == pytest.approx(0.6)  # (0.9 + 3 * 0.5) / 4
+    assert (found.num_cases, found.section) == (4, "validation")
+
+
+def test_a_cross_validation_stands_before_a_validation_and_its_own_figure_before_its_folds() -> (
+    None
+):
+    found = reported_dice(
+        _manifest(
+            validation={"fold_0": {"num_cases": 1, "mean_dice_mirrored": 0.9}},
+            cross_validation={"mean_dice": 0.8, "fold_0": {"mean_dice": 0.1}},
+        )
+    )
+    assert found == ReportedDice(mean=0.8, num_cases=None, section="cross_validation")
+
+
+@pytest.mark.parametrize("evaluation", [{}, {"validation": "good"}, {"validation": {"f": {}}}])
+def test_without_a_figure_none_is_reported(evaluation: dict[str, Any]) -> None:
+    assert reported_dice(_manifest(**evaluation)) is None
+
+
+def test_a_card_says_what_the_manifest_and_the_pipeline_say(folder_bundle: Path) -> None:
+    card = model_card(open_bundle(folder_bundle))
+    for words in ("random weights", "liver 1, lesion 2", "CT, PET", bundle_hash(folder_bundle)):
+        assert words in card
+
+
+def test_a_card_cannot_rewrite_the_terminal(folder_bundle: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder_bundle, tmp_path / "evil.veloxseg")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["licence"] = "free\x1b[2J\x07[bold]"
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    card = model_card(open_bundle(copy))
+    assert "free[2J[bold]" in card
+    assert not re.search(r"[\x00-\x09\x0b-\x1f]", card)
+
+
+def test_models_lists_nothing_at_first_and_says_how_to_add(installed: Path) -> None:
+    printed = _run("models")
+    assert "veloxseg models add FILE_OR_URL" in printed
+    assert str(installed) in printed
+
+
+def test_a_model_is_added_listed_shown_and_removed(folder_bundle: Path) -> None:
+    assert "veloxseg predict -m mine" in _run("models", "add", folder_bundle, "--name", "mine")
+    for printed in (_run("models"), _run("models", "list")):
+        assert "mine" in printed
+        assert "liver 1, lesion 2" in printed
+        assert bundle_hash(folder_bundle)[:12] in printed
+    assert "random weights" in _run("models", "show", "mine")
+    assert "mean mine?" in _run("models", "show", "mind", code=2)
+    assert "Removed" in _run("models", "remove", "mine")
+    assert "No models yet" in _run("models")
+
+
+def test_a_damaged_model_is_listed_as_such_beside_sound_ones(
+    folder_bundle: Path, installed: Path
+) -> None:
+    _run("models", "add", folder_bundle, "--name", "sound")
+    _run("models", "add", folder_bundle, "--name", "broken")
+    (installed / "broken.veloxseg" / "model.onnx").write_bytes(b"")
+    printed = _run("models")
+    assert "damaged" in printed
+    assert "liver 1, lesion 2" in printed
+    _run("models", "remove", "broken")
+
+
+def test_an_unknown_model_of_a_prediction_is_told_with_the_nearest(
+    folder_bundle: Path, tmp_path: Path
+) -> None:
+    _run("models", "add", folder_bundle)
+    words = ("predict", "-m", "livr", "-i", tmp_path, "-o", tmp_path / "masks")
+    assert "mean liver?" in _run(*words, code=2)
+    assert "mean liver?" in _run("benchmark", "-m", "livr", code=2)
