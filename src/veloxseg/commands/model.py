@@ -18,6 +18,7 @@ from veloxseg.commands.reporting import (
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import VeloxSegError
 from veloxseg.installation import require_training
+from veloxseg.planning.peer_plans import NETWORKS, VELOXSEG
 from veloxseg.planning.target import DEFAULT_TARGET, parse_target
 
 if TYPE_CHECKING:
@@ -49,6 +50,13 @@ class TeachersName(str, Enum):
     OFF = "off"
 
 
+_Network = Annotated[
+    str,
+    typer.Option(
+        help=f"One of {', '.join(NETWORKS)}. The last is nnU-Net's own plan; all others differ "
+        "from the dataset's plan in the network alone."
+    ),
+]
 _Device = Annotated[DeviceName, typer.Option(help="Where to compute; auto takes a GPU if any.")]
 
 
@@ -121,12 +129,19 @@ def plan(
 
 
 @reported()
-def preprocess(dataset: Dataset, num_workers: NumWorkers = 1, root: Root = None) -> None:
+def preprocess(
+    dataset: Dataset,
+    network: _Network = VELOXSEG,
+    num_workers: NumWorkers = 1,
+    root: Root = None,
+) -> None:
     """Crop, resample and normalise the training cases as planned."""
     require_training()
     from veloxseg.planning.plan import preprocess as make_cases
 
-    folder = make_cases(dataset, workspace=Workspace.resolve(root), num_workers=num_workers)
+    folder = make_cases(
+        dataset, workspace=Workspace.resolve(root), network=network, num_workers=num_workers
+    )
     results_console().print(f"Written: {folder}")
 
 
@@ -134,6 +149,7 @@ def preprocess(dataset: Dataset, num_workers: NumWorkers = 1, root: Root = None)
 def train(
     dataset: Dataset,
     fold: Annotated[str, typer.Argument(help="0 to 4, or all to train on every case.")],
+    network: _Network = VELOXSEG,
     minutes: Annotated[
         float | None, typer.Option(help="Fit the whole schedule into this wall-clock time.")
     ] = None,
@@ -174,6 +190,7 @@ def train(
     settings = TrainingSettings(
         dataset=dataset,
         fold=int(fold) if fold.isdigit() else fold,
+        network=network,
         minutes=minutes,
         epochs=epochs,
         learning_rate=learning_rate,

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from veloxseg.network.config import NetworkConfig
-    from veloxseg.network.distillation import DistillationModel, TrainingOutput
+    from veloxseg.network.distillation import DistillationModel
+    from veloxseg.network.training_model import TrainingModel, TrainingOutput
     from veloxseg.network.veloxseg import VeloxSeg
 
-__all__ = ["DistillationModel", "NetworkConfig", "TrainingOutput", "VeloxSeg"]
+__all__ = ["DistillationModel", "NetworkConfig", "TrainingModel", "TrainingOutput", "VeloxSeg"]
 
 _MODULES = {
     "DistillationModel": "distillation",
     "NetworkConfig": "config",
-    "TrainingOutput": "distillation",
+    "TrainingModel": "training_model",
+    "TrainingOutput": "training_model",
     "VeloxSeg": "veloxseg",
 }
 

@@ -1,7 +1,6 @@
 """What training adds to the network: deep supervision and the reconstruction teachers."""
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,26 +9,8 @@ from veloxseg.network.blocks import Mixer, ShuffleHead, initialise, without_auto
 from veloxseg.network.config import NetworkConfig
 from veloxseg.network.decoder import Decoder
 from veloxseg.network.encoder import EncoderFeatures
+from veloxseg.network.training_model import TrainingModel, TrainingOutput
 from veloxseg.network.veloxseg import VeloxSeg
-
-
-class TrainingOutput(NamedTuple):
-    """Everything the objective needs.
-
-    Attributes:
-        logits: One tensor a head, from the full patch to the coarsest grid, each on its own grid:
-            (B, num_classes, *patch_size), then (B, num_classes, Z_i, Y_i, X_i) for i = 1, 2, ...
-        reconstruction: (B, sum(in_channels), *patch_size), the modalities in input order.
-        student_gram: (B, C_0, C_0) float32, of the segmentation decoder's finest features.
-        teacher_grams: The same of every modality's reconstruction decoder.
-
-    Without teachers there is no reconstruction and no teacher's Gram matrix.
-    """
-
-    logits: tuple[Tensor, ...]
-    reconstruction: Tensor | None
-    student_gram: Tensor
-    teacher_grams: tuple[Tensor, ...]
 
 
 class Teacher(nn.Module):
@@ -66,7 +47,7 @@ class Teacher(nn.Module):
         return finest, self.head(finest)
 
 
-class DistillationModel(nn.Module):
+class DistillationModel(TrainingModel):
     """The network with its training-only heads and teachers.
 
     ``network`` is the bare network, whose weights are all that inference needs. The forward of this
@@ -81,6 +62,8 @@ class DistillationModel(nn.Module):
     Shape:
         x: (B, sum(in_channels), *patch_size) -> TrainingOutput
     """
+
+    network: VeloxSeg
 
     def __init__(self, network: VeloxSeg, *, teachers: bool = True) -> None:
         super().__init__()
@@ -110,6 +93,19 @@ class DistillationModel(nn.Module):
     def segment(self, x: Tensor) -> tuple[Tensor, ...]:
         """The logits of all heads alone, without the teachers."""
         return self._logits(self.network.decoder(self.network.encoder(x).fused))
+
+    @property
+    def in_channels(self) -> tuple[int, ...]:
+        return self.network.config.in_channels
+
+    @property
+    def head_scales(self) -> tuple[tuple[float, ...], ...]:
+        config = self.network.config
+        coarse = [
+            tuple(g / p for g, p in zip(grid, config.patch_size, strict=True))
+            for grid in config.grids[1:]
+        ]
+        return ((1.0, 1.0, 1.0), *coarse)
 
     def _logits(self, decoded: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         coarse = [head(u) for head, u in zip(self.heads, decoded[1:], strict=True)]

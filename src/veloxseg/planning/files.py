@@ -28,13 +28,18 @@ _PREPROCESSING_KEYS = (
 )
 
 
+def plans_file(workspace: Workspace, name: str, plans_name: str = PLANS_NAME) -> Path:
+    """Where a plan of a dataset is."""
+    return workspace.preprocessed / name / f"{plans_name}.json"
+
+
 def read_plans(workspace: Workspace, name: str) -> dict[str, Any]:
     """The VeloxSeg plan of a dataset.
 
     Raises:
         PlanError: there is none, or it cannot be read.
     """
-    file = workspace.preprocessed / name / f"{PLANS_NAME}.json"
+    file = plans_file(workspace, name)
     try:
         plans: dict[str, Any] = read_json(file)
     except FileNotFoundError:

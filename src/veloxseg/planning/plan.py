@@ -28,13 +28,13 @@ from veloxseg.planning.files import (
     preprocessed_folder,
     preprocessing_settings,
     read_mark,
-    read_plans,
     remove_mark,
     write_mark,
 )
 from veloxseg.planning.given import GivenPlan, require_fit
 from veloxseg.planning.memory import training_memory_gb
 from veloxseg.planning.network_plan import Decision, memory_decision
+from veloxseg.planning.peer_plans import VELOXSEG, network_plans
 from veloxseg.planning.presets import preset_plan
 from veloxseg.planning.recipe import Teachers
 from veloxseg.planning.rules import Size
@@ -207,23 +207,26 @@ def _splits_to_write(
     return make_splits(cases, patients, folds)
 
 
-def preprocess(dataset: str, *, workspace: Workspace, num_workers: int = 1) -> Path:
+def preprocess(
+    dataset: str, *, workspace: Workspace, network: str = VELOXSEG, num_workers: int = 1
+) -> Path:
     """Preprocess the training cases by the plan, with nnU-Net's preprocessor.
 
     A finished folder is marked with what made it: the settings in the plan and the state of every
-    source file. It is left as it is as long as they are the same.
+    source file. It is left as it is as long as they are the same. Plans of other networks share it,
+    nnU-Net's own one where it asks for the same.
 
     Returns:
         The folder of preprocessed cases.
 
     Raises:
         DatasetError: the dataset is missing.
-        PlanError: there is no plan.
+        PlanError: there is no plan, or no such network.
     """
     workspace.export()
     name = workspace.dataset_name(dataset)
     raw = _raw_folder(workspace, name)
-    plans = read_plans(workspace, name)
+    plans = network_plans(workspace, name, network)
     folder = preprocessed_folder(workspace, name, plans)
     description = read_description(raw)
     cases = find_cases(raw, description)

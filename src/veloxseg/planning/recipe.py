@@ -13,16 +13,21 @@ from veloxseg.errors import PlanError
 RECIPE_KEY = "training"
 
 Teachers = Literal["on", "detached", "off"]
+Optimizer = Literal["adamw", "sgd"]
+Schedule = Literal["cosine", "poly"]
 
 
 class TrainingRecipe(BaseModel):
     """Optimiser, schedule, objective and patches of a training.
 
     Attributes:
+        optimizer: ``adamw``, or nnU-Net's ``sgd`` with Nesterov's momentum of 0.99.
+        schedule: ``cosine``: the published one; ``poly``: nnU-Net's, (1 - done)^0.9.
         learning_rate: Peak of the schedule.
-        final_ratio: The last learning rate over the peak.
-        warmup: Share of the training in which the rate rises from zero, linearly.
-        weight_decay: Of AdamW.
+        final_ratio: The last learning rate over the peak, of the cosine.
+        warmup: Share of the training in which the rate rises from zero, linearly, before the
+            cosine.
+        weight_decay: Of the optimizer.
         epochs: Length of a training without a budget.
         steps_per_epoch: Training steps of an epoch.
         reconstruction_weight: Weight of L_rec.
@@ -42,6 +47,8 @@ class TrainingRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    optimizer: Optimizer = "adamw"
+    schedule: Schedule = "cosine"
     learning_rate: float = Field(default=2.5e-3, gt=0)
     final_ratio: float = Field(default=6e-6 / 2.5e-4, ge=0, le=1)
     warmup: float = Field(default=10 / 300, ge=0, lt=1)

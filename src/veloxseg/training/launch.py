@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from veloxseg.atomic import read_json
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import VeloxSegError
 from veloxseg.installation import num_cores
-from veloxseg.planning.files import CONFIGURATION, PLANS_NAME, read_plans
+from veloxseg.planning.files import CONFIGURATION
+from veloxseg.planning.peer_plans import VELOXSEG, network_plans, network_plans_name
 from veloxseg.quiet import printing_to_log
 from veloxseg.training.readiness import (
     check_fold,
@@ -41,6 +43,7 @@ class TrainingSettings:
     Attributes:
         dataset: Full name of a planned and preprocessed dataset.
         fold: Number of a fold, or "all" for training on every case.
+        network: The plan's, or another one by name, trained by a plan derived from it.
         minutes: Wall-clock budget that the whole schedule fills; None trains ``epochs``.
         epochs: Epochs of the plan's steps, when there is no budget; None is the plan's number.
         learning_rate: Peak of the schedule; None is the plan's.
@@ -56,6 +59,7 @@ class TrainingSettings:
 
     dataset: str
     fold: int | str
+    network: str = VELOXSEG
     minutes: float | None = None
     epochs: int | None = None
     learning_rate: float | None = None
@@ -90,7 +94,7 @@ def train(settings: TrainingSettings, *, workspace: Workspace, console: Console)
 
     Raises:
         DatasetError: the dataset is missing or not preprocessed.
-        PlanError: no plan, or the results folder belongs to another plan.
+        PlanError: no plan, no such network, or the results folder belongs to another plan.
         VeloxSegError: the device is not there, or the fold is trained already.
         KeyboardInterrupt: stopped; the checkpoint is written, ``resume`` goes on.
     """
@@ -98,14 +102,14 @@ def train(settings: TrainingSettings, *, workspace: Workspace, console: Console)
 
     workspace.export()
     name = workspace.dataset_name(settings.dataset)
-    plans = read_plans(workspace, name)
+    plans = network_plans(workspace, name, settings.network)
     cases = check_preprocessed(workspace, name, plans)
     splits = workspace.preprocessed / name / "splits_final.json"
     if left := check_fold(splits, settings.fold, cases):
         console.print(f"{splits}: {len(left)} cases are in no part of fold {settings.fold}.")
     if settings.fold == "all" and (apart := set_apart(splits)):
         console.print(f"{splits}: {len(apart)} cases set apart for testing are trained on too.")
-    folder = fold_folder(workspace, name, settings.fold)
+    folder = fold_folder(workspace, name, settings.fold, network=settings.network)
     check_unspoilt(folder, plans, resume=settings.resume, overwrite=settings.overwrite)
     if settings.resume:
         settings = _as_recorded(settings, read_record(folder))
@@ -120,14 +124,17 @@ def train(settings: TrainingSettings, *, workspace: Workspace, console: Console)
     return folder
 
 
-def run_folder(workspace: Workspace, name: str) -> Path:
-    """The results folder of a dataset's VeloxSeg run, above its folds."""
-    return workspace.results / name / f"{TRAINER_NAME}__{PLANS_NAME}__{CONFIGURATION}"
+def run_folder(workspace: Workspace, name: str, *, network: str = VELOXSEG) -> Path:
+    """The results folder of a dataset's run, above its folds."""
+    plans_name = network_plans_name(network)
+    return workspace.results / name / f"{TRAINER_NAME}__{plans_name}__{CONFIGURATION}"
 
 
-def fold_folder(workspace: Workspace, name: str, fold: int | str) -> Path:
+def fold_folder(
+    workspace: Workspace, name: str, fold: int | str, *, network: str = VELOXSEG
+) -> Path:
     """The results folder of one fold."""
-    return run_folder(workspace, name) / f"fold_{fold}"
+    return run_folder(workspace, name, network=network) / f"fold_{fold}"
 
 
 def _as_recorded(settings: TrainingSettings, record: Mapping[str, Any]) -> TrainingSettings:
@@ -196,16 +203,14 @@ def _train_in_process(
 
 
 def _make_trainer(settings: TrainingSettings, name: str, device: Any) -> Any:
-    import json
-
     from nnunetv2.paths import nnUNet_preprocessed
 
     from veloxseg.training.trainer import VeloxSegTrainer
 
     folder = Path(str(nnUNet_preprocessed)) / name
-    plans = json.loads((folder / f"{PLANS_NAME}.json").read_text())
+    plans = read_json(folder / f"{network_plans_name(settings.network)}.json")
     plans["continue_training"] = settings.resume
-    dataset_json = json.loads((folder / "dataset.json").read_text())
+    dataset_json = read_json(folder / "dataset.json")
     return VeloxSegTrainer(plans, CONFIGURATION, settings.fold, dataset_json, device)
 
 

@@ -105,7 +105,7 @@ class Objective(nn.Module):
         """
         with torch.autocast(image.device.type, enabled=False):
             segmentation = self.segmentation(output.logits, targets)
-            if output.reconstruction is None:
+            if output.reconstruction is None or output.student_gram is None:
                 nothing = torch.zeros_like(segmentation)
                 return ObjectiveTerms(segmentation, segmentation, nothing, nothing)
             reconstruction = self.reconstruction(output.reconstruction, image)

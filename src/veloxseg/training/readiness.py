@@ -7,7 +7,13 @@ from typing import Any
 from veloxseg.atomic import read_json
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import DatasetError, PlanError, VeloxSegError
-from veloxseg.planning.files import preprocessed_folder, preprocessing_settings, read_mark
+from veloxseg.planning.files import (
+    CONFIGURATION,
+    PLANS_NAME,
+    preprocessed_folder,
+    preprocessing_settings,
+    read_mark,
+)
 from veloxseg.training.record import check_same_plan
 
 _NUM_FOLDS = 5
@@ -24,7 +30,7 @@ def check_preprocessed(workspace: Workspace, name: str, plans: Mapping[str, Any]
         PlanError: they were made by other settings than the plan's.
     """
     folder = preprocessed_folder(workspace, name, plans)
-    again = f"veloxseg preprocess {name}"
+    again = f"veloxseg preprocess {name}{_network_option(plans)}"
     cases = sorted(file.stem for file in folder.glob("*.pkl"))
     if not cases:
         raise DatasetError(f"{folder}: no preprocessed cases. First: {again}")
@@ -42,6 +48,15 @@ def check_preprocessed(workspace: Workspace, name: str, plans: Mapping[str, Any]
             f"plan has now. Preprocess again: {again}"
         )
     return cases
+
+
+def _network_option(plans: Mapping[str, Any]) -> str:
+    """The option that names the plan's network, where it has preprocessed cases of its own."""
+    plans_name: str = plans.get("plans_name", PLANS_NAME)
+    identifier: str = plans["configurations"][CONFIGURATION]["data_identifier"]
+    if plans_name == PLANS_NAME or not identifier.startswith(plans_name):
+        return ""
+    return f" --network {plans_name.removeprefix(f'{PLANS_NAME}_')}"
 
 
 def check_fold(splits: Path, fold: int | str, cases: list[str]) -> list[str]:

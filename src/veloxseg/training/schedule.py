@@ -40,11 +40,39 @@ class WarmupCosine:
 
     def advance(self, fraction: float) -> None:
         """Set the optimizer's learning rate for ``fraction`` of the training done."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(fraction)
+        _set_rate(self.optimizer, self.rate(fraction))
 
     def step(self, epoch: int) -> None:
         """Do nothing: nnU-Net calls this every epoch, the trainer calls ``advance`` every step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Polynomial:
+    """nnU-Net's schedule: the peak times (1 - done)^0.9, step by step instead of by epoch.
+
+    Attributes:
+        optimizer: Whose learning rate is set.
+        peak: The first rate.
+    """
+
+    optimizer: _Optimizer
+    peak: float
+
+    def rate(self, fraction: float) -> float:
+        """Learning rate when ``fraction`` (0 to 1) of the training is done."""
+        return self.peak * (1 - min(fraction, 1.0)) ** 0.9
+
+    def advance(self, fraction: float) -> None:
+        """Set the optimizer's learning rate for ``fraction`` of the training done."""
+        _set_rate(self.optimizer, self.rate(fraction))
+
+    def step(self, epoch: int) -> None:
+        """Do nothing, as ``WarmupCosine``."""
+
+
+def _set_rate(optimizer: _Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 @dataclass(kw_only=True)

@@ -1,4 +1,4 @@
-"""nnU-Net's trainer with VeloxSeg's network, objective and schedule."""
+"""nnU-Net's trainer with the network, objective and schedule of a VeloxSeg plan."""
 
 import math
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from veloxseg.atomic import atomic_path
 from veloxseg.errors import ImageReadError, PlanError, VeloxSegError
-from veloxseg.network import DistillationModel
+from veloxseg.network import DistillationModel, TrainingModel
 from veloxseg.planning.optional import absent_channels
 from veloxseg.planning.recipe import TrainingRecipe, recipe_of
 from veloxseg.training.augmentation import AXIAL_ROTATION, rotated_extent, rotation_transforms
@@ -25,8 +25,9 @@ from veloxseg.training.channel_dropout import drop_channels
 from veloxseg.training.curve import TrainingHistory, draw_training_curve
 from veloxseg.training.objective import Objective
 from veloxseg.training.observer import Observer, SilentObserver
+from veloxseg.training.optimisation import make_optimizer, make_schedule
 from veloxseg.training.record import check_same_plan
-from veloxseg.training.schedule import Budget, WarmupCosine
+from veloxseg.training.schedule import Budget, Polynomial, WarmupCosine
 from veloxseg.volumes.reading import read_volume
 
 _MAX_BAD_STEPS = 20
@@ -104,10 +105,10 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
         return network  # type: ignore[no-any-return]
 
     def _build_loss(self) -> Objective:
-        config = self._model().network.config
+        model = self._model()
         return Objective(
-            in_channels=config.in_channels,
-            num_heads=config.num_stages,
+            in_channels=model.in_channels,
+            num_heads=len(model.head_scales),
             regions=self.label_manager.has_regions,
             ignore_label=self.label_manager.ignore_label,
             batch_dice=self.configuration_manager.batch_dice,
@@ -119,27 +120,18 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
         )
 
     def _get_deep_supervision_scales(self) -> list[list[float]]:
-        config = self._model().network.config
-        coarse = [
-            [g / p for g, p in zip(grid, config.patch_size, strict=True)]
-            for grid in config.grids[1:]
-        ]
-        return [[1.0, 1.0, 1.0], *coarse]
+        return [list(scales) for scales in self._model().head_scales]
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Do nothing: which outputs there are is a matter of which module is called."""
 
-    def configure_optimizers(self) -> tuple[torch.optim.AdamW, WarmupCosine]:
-        """AdamW and the published schedule."""
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=self.initial_lr, weight_decay=self.weight_decay
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, WarmupCosine | Polynomial]:
+        """The recipe's."""
+        optimizer = make_optimizer(
+            self.network.parameters(), self.recipe, learning_rate=self.initial_lr
         )
-        return optimizer, WarmupCosine(
-            optimizer=optimizer,
-            peak=self.initial_lr,
-            warmup=self.recipe.warmup,
-            final_ratio=self.recipe.final_ratio,
-        )
+        schedule = make_schedule(optimizer, self.recipe, learning_rate=self.initial_lr)
+        return optimizer, schedule
 
     # Patches
 
@@ -174,7 +166,7 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
     # Steps
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """One step on nnU-Net's batch: forward, objective, backward, clipped AdamW.
+        """One step on nnU-Net's batch: forward, objective, backward, clipped gradients.
 
         Raises:
             VeloxSegError: the loss was not finite for many steps in a row.
@@ -399,13 +391,13 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
             add_timestamp=add_timestamp,
         )
 
-    def _model(self) -> DistillationModel:
+    def _model(self) -> TrainingModel:
         model = self.network
         if isinstance(model, DistributedDataParallel):
             model = model.module
         if isinstance(model, OptimizedModule):
             model = model._orig_mod
-        if not isinstance(model, DistillationModel):
+        if not isinstance(model, TrainingModel):
             raise PlanError(
                 f"{type(self).__name__} trains the network of a VeloxSeg plan, and this plan names "
                 f"{type(model).__name__}. Make one with: veloxseg plan, and train with "
