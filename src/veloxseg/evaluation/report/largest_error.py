@@ -13,6 +13,7 @@ from veloxseg.volumes.volume import Grid
 
 _CONNECTED = ndimage.generate_binary_structure(3, 2)
 _MOST_VALUES = 2**16
+_SAME_DEPTH_MM = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ def find_largest_error(
     """Find the largest connected part in which prediction and reference differ.
 
     Voxels are connected by faces and edges. The point is on the axial slice with most of that
-    part's voxels and, of these, the one that is farthest from the part's border on that slice.
+    part's voxels and, of these, the one that is farthest from the part's border on that slice (of several, the most central one).
     Where nothing is wrong, the largest structure of the reference takes the error's place, and
     where there is none either, the middle of the image. Reference values that belong to no label
     are ignored ones: there nothing is wrong.
@@ -128,10 +129,16 @@ def _inner_point(part: NDArray[np.bool_], grid: Grid) -> tuple[int, ...]:
     axis = 2 - int(heights.argmax())
     others = tuple(other for other in range(3) if other != axis)
     number = int(part.sum(axis=others).argmax())
-    spacing = [grid.spacing_zyx[other] for other in others]
-    depth = ndimage.distance_transform_edt(
-        np.pad(part.take(number, axis=axis), 1), sampling=spacing
-    )[1:-1, 1:-1]
-    within = [int(place) for place in np.unravel_index(depth.argmax(), depth.shape)]
-    within.insert(axis, number)
-    return tuple(within)
+    index = _deepest(
+        part.take(number, axis=axis), spacing=[grid.spacing_zyx[other] for other in others]
+    )
+    return (*index[:axis], number, *index[axis:])
+
+
+def _deepest(part: NDArray[np.bool_], *, spacing: Sequence[float]) -> tuple[int, ...]:
+    """The pixel farthest from the border; of several, the one nearest to the middle of them all."""
+    depth = ndimage.distance_transform_edt(np.pad(part, 1), sampling=spacing)[1:-1, 1:-1]
+    deepest = np.argwhere(depth > depth.max() - _SAME_DEPTH_MM)
+    away = (deepest - np.argwhere(part).mean(0)) * spacing
+    nearest = deepest[int((away**2).sum(1).argmin())]
+    return int(nearest[0]), int(nearest[1])

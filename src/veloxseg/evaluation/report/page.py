@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from veloxseg.atomic import atomic_path
+from veloxseg.errors import VeloxSegError
 from veloxseg.evaluation.measuring import Metric
 from veloxseg.evaluation.report.agreement import Agreement, draw_agreement
 from veloxseg.evaluation.report.cases import (
@@ -62,12 +63,16 @@ def write_report(
         ``output``.
 
     Raises:
-        DatasetError: the JSON is no summary, or there is no such folder or channel of images.
-        VeloxSegError: the JSON is cut short.
+        DatasetError: the file is no summary, or there is no such folder or channel of images.
+        VeloxSegError: the page would take the summary's place.
         FileNotFoundError: there is no summary.
         OSError: the page cannot be written.
     """
     found = read_summary(summary)
+    if output.resolve() == summary.resolve():
+        raise VeloxSegError(
+            f"{output}: the page would take the summary's place. Name another file: -o report.html"
+        )
     folder = None if images is None else open_image_folder(images, channels)
     cases = list_cases(found, folder=summary.parent)
     pictures = _draw_pictures(found, cases, folder, progress)

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from veloxseg.atomic import read_json
-from veloxseg.errors import DatasetError
+from veloxseg.errors import DatasetError, VeloxSegError
 from veloxseg.validation import describe_faults
 
 FOREGROUND = "foreground_mean"
@@ -130,11 +130,14 @@ def read_summary(path: Path) -> SummaryFile:
     """Read a summary.json.
 
     Raises:
-        DatasetError: the JSON is no summary of an evaluation, or names no case or no label.
-        VeloxSegError: the file is cut short or no JSON.
+        DatasetError: the file is cut short, no JSON or no summary of an evaluation, or it names no
+            case or no label.
         FileNotFoundError: there is none.
     """
-    content: Any = read_json(path)
+    try:
+        content: Any = read_json(path)
+    except VeloxSegError as error:  # whose advice is to remove the file
+        raise _no_summary(path, "cut short or no JSON") from error
     try:
         summary = SummaryFile.model_validate(content)
     except ValidationError as error:
