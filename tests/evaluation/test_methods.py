@@ -105,6 +105,7 @@ def test_the_json_holds_statistics_methods_and_comparison(good, poor, labels_tr,
     assert {pair["label"] for pair in comparison["pairs"]} == {"1", "2", "foreground_mean"}
     provenance = content["provenance"]
     assert provenance["command"] == "typed"
+    assert provenance["prediction"] == str(good)
     assert provenance["methods"] == {"good": str(good), "poor": str(poor)}
     assert {"veloxseg", "numpy", "scipy", "python"} == set(provenance["versions"])
     assert (provenance["tolerance_mm"], provenance["model"]) == (1.0, None)

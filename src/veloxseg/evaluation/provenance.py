@@ -45,5 +45,5 @@ class Provenance:
     model: ModelRecord | None
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
+        """As JSON; ``prediction`` is the folder of the method evaluated."""
+        return {**asdict(self), "prediction": next(iter(self.methods.values()))}
