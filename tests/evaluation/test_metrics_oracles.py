@@ -85,7 +85,7 @@ def test_metrics_of_regions_of_a_real_brain_tumour_are_those_of_all_libraries(sh
     # Whole tumour, tumour core and enhancing tumour, as BraTS forms its regions; what differs from
     # one region to the next stands for a prediction's error.
     volume = read_volume(shared / "data" / "brats2013" / "pat0003" / "OTMultiClass.nii.gz")
-    tumour = volume.data[ndimage.find_objects(volume.data > 0)[0]]
+    tumour = volume.data[ndimage.find_objects((volume.data > 0).astype(int))[0]]
     whole, core, enhancing = (np.isin(tumour, labels) for labels in ((1, 2, 3, 4), (1, 3, 4), (4,)))
     assert whole.sum() > core.sum() > enhancing.sum() > 0
     for first, second in ((core, whole), (enhancing, core)):

@@ -2,12 +2,13 @@
 
 A lesion is a connected component of a mask. Voxels that share a face or an edge are connected, not
 those that only share a corner (18 neighbours), as in the evaluation of the AutoPET challenge, so
-that false positive and false negative volumes are those of that challenge. The lesion-wise
-evaluation of BraTS uses 26 neighbours after dilating the reference, and other scores.
+that false positive and false negative volumes are those of that challenge. The lesion-wise scores
+of BraTS are others: 26 neighbours, and reference lesions joined that meet when dilated.
 
 A reference lesion is found when at least one of its voxels is predicted; a predicted lesion is true
-when at least one of its voxels is in the reference. Both are counted by themselves: one prediction
-over two reference lesions is one true lesion that finds two.
+when at least one of its voxels is in the reference. Lying side by side is not enough. Both sides
+are counted by themselves: one prediction over two reference lesions is one true lesion that finds
+two.
 """
 
 from dataclasses import dataclass

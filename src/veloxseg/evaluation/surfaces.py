@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from veloxseg.evaluation.masks import crop_to_union, two_masks
+from veloxseg.volumes.volume import Volume
 
 ROUNDING = 1e-6
 """Relative: NIfTI stores spacing in float32, so ten steps of 0.1 mm are a little more than 1 mm."""
@@ -120,7 +121,8 @@ def _surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         kept[:-1] &= whole[1:]
         kept[:1] = False
         kept[-1:] = False
-    return np.logical_and(mask, ~inside, out=inside)
+    surface: NDArray[np.bool_] = mask & ~inside
+    return surface
 
 
 def _distances_mm(
@@ -135,15 +137,16 @@ def _distances_mm(
     elsewhere = np.flatnonzero(~target[start])
     if not elsewhere.size:
         return distances
-    tree = cKDTree(np.argwhere(target) * np.asarray(spacing_zyx, float), leafsize=_LEAF_SIZE)
+    steps = np.asarray(spacing_zyx, float)
+    tree = cKDTree(np.argwhere(target) * steps, leafsize=_LEAF_SIZE)
     points = np.argwhere(start & ~target)
     near_mm = _NEAR_STEPS * max(spacing_zyx)
-    found, _ = tree.query(points * np.asarray(spacing_zyx, float), distance_upper_bound=near_mm)
+    found, _ = tree.query(points * steps, distance_upper_bound=near_mm)
     far = np.isinf(found)
-    if _is_field_cheaper(np.count_nonzero(far), target.size):
+    if _is_field_cheaper(int(far.sum()), target.size):
         found[far] = _distance_field_mm(target, spacing_zyx)[tuple(points[far].T)]
     else:
-        found[far], _ = tree.query(points[far] * np.asarray(spacing_zyx, float))
+        found[far], _ = tree.query(points[far] * steps)
     distances[elsewhere] = found
     return distances
 
@@ -156,12 +159,12 @@ def _distance_field_mm(
     target: NDArray[np.bool_], spacing_zyx: Sequence[float]
 ) -> NDArray[np.float32]:
     """Distance of every voxel outside a mask to the mask."""
-    import SimpleITK  # slow to import and seldom needed
+    from veloxseg.volumes.itk import sitk, to_itk  # slow to import and seldom needed
 
-    image = SimpleITK.GetImageFromArray(target.view(np.uint8))
-    image.SetSpacing([float(step) for step in spacing_zyx[::-1]])
-    field = SimpleITK.SignedMaurerDistanceMap(
+    spacing_z, spacing_y, spacing_x = map(float, spacing_zyx)
+    image = to_itk(Volume(data=target, spacing_zyx=(spacing_z, spacing_y, spacing_x)))
+    field = sitk.SignedMaurerDistanceMap(
         image, insideIsPositive=False, squaredDistance=False, useImageSpacing=True
     )
-    array: NDArray[np.float32] = SimpleITK.GetArrayFromImage(field)
+    array: NDArray[np.float32] = sitk.GetArrayFromImage(field)
     return array
