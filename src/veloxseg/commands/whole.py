@@ -1,5 +1,6 @@
 """Commands on everything: run, demo, info."""
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,15 @@ from veloxseg.commands.reporting import (
     reported,
     results_console,
 )
-from veloxseg.installation import require_training
+from veloxseg.errors import VeloxSegError
+from veloxseg.installation import INSTALL_DEMO, require_packages, require_training
+
+
+class DemoName(str, Enum):
+    """What there is to be shown."""
+
+    PHANTOMS = "phantoms"
+    HIPPOCAMPUS = "hippocampus"
 
 
 @reported()
@@ -55,17 +64,51 @@ def run(
 
 @reported()
 def demo(
-    output: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("demo_output"),
-    minutes: Annotated[
-        float | None, typer.Option(help="Minutes of training.", show_default="about 3")
+    name: Annotated[
+        DemoName,
+        typer.Argument(
+            help="phantoms: all stages from scans to masks; hippocampus: a mask of the MNI152 "
+            "brain by a model that is trained already."
+        ),
+    ] = DemoName.PHANTOMS,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to write to.", show_default="demo_output; demo_hippocampus for that one"
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the generated patients and the training.")] = 0,
+    minutes: Annotated[
+        float | None, typer.Option(help="Of training, with phantoms.", show_default="about 3")
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Of the phantoms and their training.", show_default="0"),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "-m",
+            "--model",
+            help="With hippocampus: bundle or name of a model.",
+            show_default="hippocampus",
+        ),
+    ] = None,
 ) -> None:
-    """Go through all stages on generated PET/CT, in minutes on a CPU."""
+    """Go through all stages on generated PET/CT in minutes, or segment a brain in seconds."""
+    if name is DemoName.HIPPOCAMPUS:
+        _refuse("demo hippocampus", minutes=minutes, seed=seed)
+        require_packages("nilearn", "matplotlib", install=INSTALL_DEMO)
+        from veloxseg.demo_hippocampus import run_hippocampus_demo
+
+        output = output or Path("demo_hippocampus")
+        run_hippocampus_demo(output, model=model, console=results_console())
+        return
+    _refuse("demo", model=model)
     require_training()
     from veloxseg.demo import run_demo
 
-    run_demo(output, minutes=minutes, seed=seed, console=results_console())
+    output = output or Path("demo_output")
+    run_demo(output, minutes=minutes, seed=seed or 0, console=results_console())
 
 
 @reported()
@@ -89,3 +132,12 @@ def info(
         "nnU-Net's own commands find VeloxSegTrainer after:\n"
         f"  export nnUNet_extTrainer={extension_folder()}"
     )
+
+
+def _refuse(command: str, **options: object) -> None:
+    """An option of the other demo would be passed over in silence."""
+    if given := [f"--{option}" for option, value in options.items() if value is not None]:
+        raise VeloxSegError(
+            f"{', '.join(given)} means nothing to veloxseg {command}. Leave it out: see "
+            "veloxseg demo --help"
+        )
