@@ -15,7 +15,6 @@ from veloxseg.commands.checking import check
 from veloxseg.commands.converting import convert_app
 from veloxseg.commands.evaluating import evaluate
 from veloxseg.commands.model import plan, preprocess, train
-from veloxseg.commands.postprocessing import postprocess
 from veloxseg.commands.models import models_app
 from veloxseg.commands.prediction import predict
 from veloxseg.commands.reporting import INTERRUPTED
