@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python -m
 
-.PHONY: demo test test-slow lint install clean
+.PHONY: demo test test-slow lint docs install clean
 
 demo: install  ## the whole pipeline on generated PET/CT, about six minutes on two cores
 	$(VENV)/bin/veloxseg demo
@@ -19,6 +19,9 @@ lint: install
 	$(RUN) ruff format --check src tests benchmarks
 	$(RUN) mypy
 
+docs: $(VENV)/.documenting  ## the site, into build/docs; needs neither PyTorch nor nnU-Net
+	$(RUN) sphinx --fail-on-warning --keep-going --quiet --builder html docs build/docs
+
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
@@ -26,5 +29,10 @@ $(VENV)/.installed: pyproject.toml
 	$(RUN) pip install --quiet --editable ".[train,dev]"
 	touch $@
 
+$(VENV)/.documenting: pyproject.toml
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(RUN) pip install --quiet --editable ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo_output
+	rm -rf $(VENV) build demo_output

@@ -1,0 +1,79 @@
+"""How the site is built from these pages: `make docs`, warnings as errors, no network."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any, Union
+
+sys.path[:0] = [str(Path(__file__).parent / "_ext"), str(Path(__file__).parents[1] / "src")]
+
+from sphinx.application import Sphinx  # noqa: E402
+from sphinx.ext.autodoc.mock import _MockObject  # noqa: E402
+
+from veloxseg import __version__  # noqa: E402  (found by the lines above)
+
+project = "VeloxSeg"
+author = "the VeloxSeg contributors"
+version = release = __version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "command_line",
+    "json_fields",
+]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_ext"]
+nitpicky = True
+highlight_language = "none"  # indented blocks are shell and output by turns
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 4
+
+# Nothing heavy is installed to build pages: a plain install is enough.
+autodoc_mock_imports = [
+    "SimpleITK",
+    "batchgenerators",
+    "batchgeneratorsv2",
+    "dynamic_network_architectures",
+    "matplotlib",
+    "nnunetv2",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "pydicom",
+    "safetensors",
+    "scipy",
+    "torch",
+]
+_MockObject.__or__ = lambda self, other: Union[self, other]  # noqa: UP007  (Tensor | None)
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_member_order = "bysource"
+autodoc_default_options = {"exclude-members": "model_config"}
+python_display_short_literal_types = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # a class says what its attributes are; autodoc does not say it twice
+
+# Other packages' types are named, not linked: their inventories would need a network.
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!veloxseg\.).*"),
+    ("py:.*", r"veloxseg\.(bundle\.container|evaluation)\..*"),  # parts of what is described
+]
+
+html_theme = "furo"
+html_title = f"VeloxSeg {release}"
+html_show_sphinx = False
+html_copy_source = False
+
+
+def setup(app: Sphinx) -> None:
+    """Let docstrings write shapes as Python does."""
+    app.connect("autodoc-process-docstring", _escape_stars)
+
+
+def _escape_stars(*event: Any) -> None:
+    """``(B, C, *patch_size)`` begins no emphasis."""
+    lines: list[str] = event[-1]
+    lines[:] = [re.sub(r"(?<=, )\*(?=\w)", r"\\*", line) for line in lines]
