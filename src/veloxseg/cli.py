@@ -16,6 +16,7 @@ from veloxseg.commands.converting import convert_app
 from veloxseg.commands.evaluating import evaluate
 from veloxseg.commands.model import plan, preprocess, train
 from veloxseg.commands.models import models_app
+from veloxseg.commands.postprocessing import postprocess
 from veloxseg.commands.prediction import predict
 from veloxseg.commands.reporting import INTERRUPTED
 from veloxseg.commands.reporting_pages import report
@@ -52,6 +53,7 @@ for command in (
     plan,
     preprocess,
     train,
+    postprocess,
     export,
     predict,
     evaluate,

@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from pickle import UnpicklingError
@@ -30,7 +30,13 @@ from veloxseg.bundle.format import (
     model_file,
 )
 from veloxseg.bundle.graph import network_graph
-from veloxseg.bundle.pipeline import OVERLAP, pipeline_from_plans, validated_pipeline
+from veloxseg.bundle.pipeline import (
+    OVERLAP,
+    pipeline_from_plans,
+    validated_pipeline,
+    with_postprocessing,
+)
+from veloxseg.bundle.postprocessing import find_postprocessing
 from veloxseg.bundle.precision import store_in_16_bits
 from veloxseg.bundle.provenance import (
     About,
@@ -140,8 +146,10 @@ def export(
     precisions: Sequence[ReducedPrecision] = (),
     about: About | None = None,
     max_cases: int | None = None,
+    postprocessing: bool = True,
     overwrite: bool = False,
     progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> Bundle:
     """Export a trained run; several finished folds are averaged in one model.
 
@@ -156,20 +164,28 @@ def export(
         precisions: Model files to add to the float32 one.
         about: What the manifest says of name, data, licence and use.
         max_cases: Validation cases to judge reduced precisions by; None takes all.
+        postprocessing: Take up what was chosen for these folds, if anything was.
         overwrite: Replace a bundle that is there.
         progress: Is told how many validation cases are segmented.
+        note: Is told in words which postprocessing the bundle has, or why none.
 
     Returns:
         The bundle as it reads.
 
     Raises:
         BundleError: the run is missing, unfinished, no VeloxSeg network or cannot be exported; a
-            model does not compute what it should; or something is there already.
+            model does not compute what it should; its postprocessing was chosen with other
+            checkpoints; or something is there already.
         OSError: the bundle cannot be written.
     """
     _require_target(bundle, overwrite=overwrite)
     trained = find_run(run, workspace=workspace)
     model = load_run(trained)
+    if postprocessing:
+        found = find_postprocessing(trained)
+        model = replace(model, pipeline=with_postprocessing(model.pipeline, found.steps))
+        if note is not None:
+            note(found.note)
     cases = _real_cases(trained, workspace)
     patches = real_patches(cases.validation, model.pipeline, number=_NUM_REAL_PATCHES)
     float32, verification = _verified_graph(model, patches)

@@ -15,8 +15,8 @@ from pydantic import (
     model_validator,
 )
 
-FORMAT_VERSION = 2
-"""The newest format that this version reads; 2 knows optional channels."""
+FORMAT_VERSION = 3
+"""The newest format that this version reads; 2 knows optional channels, 3 postprocessing."""
 
 MANIFEST = "manifest.json"
 PIPELINE = "pipeline.json"
@@ -78,6 +78,35 @@ class Resampling(_Strict):
     anisotropy_threshold: float = Field(default=3.0, gt=0)
 
 
+class PostprocessingStep(_Strict):
+    """Components of a mask that become background.
+
+    Attributes:
+        kind: ``keep_largest``: all but the largest one, or the largest ones if several are of one
+            size; ``minimum_volume``: those that are smaller than ``minimum_ml``.
+        labels: Values of the mask that are taken together, as of a region or of the whole
+            foreground; voxels that share a face, an edge or a corner are connected.
+        minimum_ml: With ``minimum_volume``: in ml, on the image's grid.
+    """
+
+    kind: Literal["keep_largest", "minimum_volume"]
+    labels: tuple[int, ...] = Field(min_length=1)
+    minimum_ml: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _check_volume(self) -> "PostprocessingStep":
+        if (self.kind == "minimum_volume") != (self.minimum_ml > 0):
+            raise ValueError("minimum_volume needs minimum_ml above 0, keep_largest has none")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_it_has_not(self, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = content(self)
+        if self.kind == "keep_largest":
+            del fields["minimum_ml"]
+        return fields
+
+
 class Pipeline(_Strict):
     """From images to patches and from logits to a mask: nnU-Net's plan, as far as it says that.
 
@@ -99,6 +128,7 @@ class Pipeline(_Strict):
         patch_size: Extent of the network's input, axes as after ``transpose``.
         overlap: Share of a patch that neighbouring patches cover too.
         mirror_axes: Spatial axes (0 to 2) that test-time augmentation may mirror.
+        postprocessing: What is removed from a mask on its image's grid, one step after the other.
     """
 
     channels: tuple[str, ...] = Field(min_length=1)
@@ -115,6 +145,7 @@ class Pipeline(_Strict):
     patch_size: tuple[int, int, int]
     overlap: float = Field(default=0.5, ge=0, lt=1)
     mirror_axes: tuple[int, ...] = (0, 1, 2)
+    postprocessing: tuple[PostprocessingStep, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> "Pipeline":
@@ -132,20 +163,27 @@ class Pipeline(_Strict):
             raise ValueError('labels needs "background": 0')
         if self.has_regions and len(self.regions_class_order or ()) != len(self.foreground):
             raise ValueError("regions_class_order needs one value for each region")
+        if unknown := sorted(
+            {v for step in self.postprocessing for v in step.labels} - self.values
+        ):
+            raise ValueError(f"postprocessing names {unknown}: expected values that labels has")
         return self
 
     @model_serializer(mode="wrap")
-    def _leave_out_what_format_1_does_not_know(
+    def _leave_out_what_older_formats_do_not_know(
         self, content: SerializerFunctionWrapHandler
     ) -> dict[str, Any]:
         fields: dict[str, Any] = content(self)
-        if not self.optional:
-            del fields["optional"]
+        for name in ("optional", "postprocessing"):
+            if not getattr(self, name):
+                del fields[name]
         return fields
 
     @property
     def format_version(self) -> int:
         """The oldest format of bundles that has what this pipeline needs."""
+        if self.postprocessing:
+            return 3
         return 2 if self.optional else 1
 
     @property
@@ -160,6 +198,15 @@ class Pipeline(_Strict):
             name: value
             for name, value in self.labels.items()
             if name not in ("background", "ignore")
+        }
+
+    @property
+    def values(self) -> set[int]:
+        """All values of the foreground's labels or regions."""
+        return {
+            value
+            for values in self.foreground.values()
+            for value in (values if isinstance(values, tuple) else (values,))
         }
 
     @property

@@ -8,7 +8,13 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from veloxseg.bundle.format import Normalisation, Pipeline, Resampling, Scheme
+from veloxseg.bundle.format import (
+    Normalisation,
+    Pipeline,
+    PostprocessingStep,
+    Resampling,
+    Scheme,
+)
 from veloxseg.datasets.description import DatasetDescription
 from veloxseg.errors import BundleError
 
@@ -89,6 +95,17 @@ def validated_pipeline(where: str, **fields: Any) -> Pipeline:
         raise BundleError(
             f"{where} make no pipeline ({found}). Correct that, or take the files of one training."
         ) from error
+
+
+def with_postprocessing(pipeline: Pipeline, steps: Sequence[PostprocessingStep]) -> Pipeline:
+    """The same pipeline with steps that were chosen for it.
+
+    Raises:
+        BundleError: they name values that it does not have.
+    """
+    fields = {name: getattr(pipeline, name) for name in Pipeline.model_fields}
+    where = "The run and its postprocessing.json"
+    return validated_pipeline(where, **fields | {"postprocessing": tuple(steps)})
 
 
 def _configuration(plans: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -101,6 +101,13 @@ def export(
             rich_help_panel=_PUBLISHED,
         ),
     ] = None,
+    postprocessing: Annotated[
+        bool,
+        typer.Option(
+            "--postprocessing/--no-postprocessing",
+            help="Take up what veloxseg postprocess chose for these folds, if it did.",
+        ),
+    ] = True,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the bundle that is there.")
     ] = False,
@@ -112,6 +119,7 @@ def export(
     from veloxseg.bundle.export import export_published
     from veloxseg.bundle.provenance import About
 
+    notes: list[str] = []
     about = About(name=name, data=data, licence=licence, intended_use=intended_use)
     if published is not None:
         case = _published_case(channel, label, spacing, normalisation, patch)
@@ -137,13 +145,15 @@ def export(
                 precisions=[one.value for one in precision or []],
                 about=about,
                 max_cases=max_cases,
+                postprocessing=postprocessing,
                 overwrite=overwrite,
                 progress=progress,
+                note=notes.append,
             )
-    _print_bundle(done)
+    _print_bundle(done, notes)
 
 
-def _print_bundle(bundle: "Bundle") -> None:
+def _print_bundle(bundle: "Bundle", notes: list[str]) -> None:
     console = results_console()
     for name in sorted(bundle.manifest.files):
         console.print(f"{name}: {len(bundle.read(name)) / 1e6:.2f} MB")
@@ -153,6 +163,8 @@ def _print_bundle(bundle: "Bundle") -> None:
         if found.mean_dice is not None:
             dice = f", mean Dice {found.mean_dice:.4f}, float32: {found.mean_dice_float32:.4f}"
         console.print(f"Verified: {name}: {error}{dice}; {found.backend}")
+    for note in notes:
+        console.print(f"Postprocessing: {note}")
     console.print(f"Written: {bundle.path}")
 
 

@@ -90,6 +90,13 @@ def predict(
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Write CASE.npz beside each mask.")
     ] = False,
+    postprocessing: Annotated[
+        bool,
+        typer.Option(
+            "--postprocessing/--no-postprocessing",
+            help="Remove what the bundle's postprocessing removes, if it has one.",
+        ),
+    ] = True,
     resume: Annotated[
         bool, typer.Option("--resume", help="Leave masks that are there as they are.")
     ] = False,
@@ -115,6 +122,7 @@ def predict(
             overlap=overlap,
             mirroring=tta,
             probabilities=save_probabilities,
+            postprocessing=postprocessing,
             resume=resume,
             max_memory_gb=max_memory,
             progress=progress,

@@ -19,6 +19,7 @@ from veloxseg.runtime.backends.opening import open_backend
 from veloxseg.runtime.case import CaseImages, Image, read_case
 from veloxseg.runtime.labelling import label_case
 from veloxseg.runtime.memory import estimate_bytes, require_memory
+from veloxseg.runtime.postprocessing import postprocess_mask
 from veloxseg.runtime.preprocessing import preprocess_volumes
 from veloxseg.runtime.segmentation import Segmentation
 from veloxseg.runtime.speed import Choice, choose_execution
@@ -90,6 +91,7 @@ class Model:
         overlap: float | None = None,
         mirroring: bool = False,
         probabilities: bool = False,
+        postprocessing: bool = True,
         max_memory_gb: float | None = None,
         on_tiles: Callable[[int, int], None] | None = None,
     ) -> Segmentation:
@@ -101,7 +103,8 @@ class Model:
                 name also left out.
             overlap: Share of a patch that the next one covers too; None: the bundle's.
             mirroring: Average over mirrored patches: up to eight times the work.
-            probabilities: Keep them too.
+            probabilities: Keep them too; postprocessing does not change them.
+            postprocessing: Take the bundle's steps; else the mask is what the network says.
             max_memory_gb: Refuse what would need more, before the images are brought to the grid.
             on_tiles: Told (tiles done, tiles in all).
 
@@ -138,10 +141,13 @@ class Model:
                 probabilities=probabilities,
                 on_tiles=tiles,
             )
+        mask = self._turn_back(labelling.mask, grid)
+        if postprocessing:
+            mask = postprocess_mask(mask, pipeline.postprocessing, spacing_zyx=grid.spacing_zyx)
         clock.lap("postprocess")
         clock.move("postprocess", "network", network.seconds)
         return Segmentation(
-            mask=self._turn_back(labelling.mask, grid),
+            mask=mask,
             grid=grid,
             labels=dict(self.pipeline.foreground),
             probabilities=None

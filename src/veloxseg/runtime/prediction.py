@@ -58,6 +58,7 @@ def predict(
     overlap: float | None = None,
     mirroring: bool = False,
     probabilities: bool = False,
+    postprocessing: bool = True,
     resume: bool = False,
     max_memory_gb: float | None = None,
     progress: Progress | None = None,
@@ -77,6 +78,7 @@ def predict(
         overlap: Share of a patch that the next one covers too; None: the bundle's.
         mirroring: Average over mirrored patches: up to eight times the work.
         probabilities: Write them beside each mask, as ``CASE.npz``.
+        postprocessing: Take the bundle's steps; else masks are what the network says.
         resume: Leave masks that exist as they are.
         max_memory_gb: Use one patch at a time where that helps, and refuse cases that would need
             more all the same, before anything is computed.
@@ -155,6 +157,7 @@ def predict(
                 overlap=overlap,
                 mirroring=mirroring,
                 probabilities=probabilities,
+                postprocessing=postprocessing,
                 on_tiles=report,
             )
             if probabilities:  # before the mask, which says that a case is finished

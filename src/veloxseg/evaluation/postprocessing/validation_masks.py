@@ -1,0 +1,76 @@
+"""The masks that a run's folds made of their validation cases, with their references."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from veloxseg.datasets.workspace import Workspace
+from veloxseg.errors import BundleError, DatasetError
+from veloxseg.evaluation.pairing import MaskPair, find_predictions, pair_masks
+from veloxseg.training.runs import Run
+
+
+def find_validation_masks(
+    run: Run, *, workspace: Workspace | None = None, references: Path | None = None
+) -> list[MaskPair]:
+    """Pair the validation masks of a run's folds with their references.
+
+    Args:
+        run: The folds.
+        workspace: Where the dataset is; None: around the ``nnUNet_results`` of the run.
+        references: Folder of the references; None takes ``labelsTr`` of the dataset, else
+            ``gt_segmentations``, nnU-Net's copy of it.
+
+    Raises:
+        BundleError: a fold was trained on all cases, or its validation is unfinished.
+        DatasetError: there are no masks or references, or a mask has no reference.
+    """
+    for fold in run.folds:
+        _require_validation(run, fold)
+    ending = run.description.file_ending
+    folder = references or _references(run, workspace)
+    if len(run.folds) > 1:
+        predicted = find_predictions(run.folder, ending)
+    else:
+        predicted = find_predictions(run.folder / f"fold_{run.folds[0]}" / "validation", ending)
+    wanted = {
+        name: file
+        for name, file in predicted.files.items()
+        if predicted.folds.get(name, run.folds[0]) in run.folds
+    }
+    pairs, _ = pair_masks(replace(predicted, files=wanted), folder, ending, subset=True)
+    only = run.folds[0]
+    return [
+        pair if pair.fold is not None or isinstance(only, str) else replace(pair, fold=only)
+        for pair in pairs
+    ]
+
+
+def _require_validation(run: Run, fold: int | str) -> None:
+    if fold == "all":
+        raise BundleError(
+            f"{run.folder}: fold all was trained on every case, so that its validation shows no "
+            "unseen one. Postprocessing is chosen on folds 0, 1, ...: veloxseg postprocess "
+            "DATASET/0"
+        )
+    folder = run.folder / f"fold_{fold}" / "validation"
+    if not (folder / "summary.json").is_file():
+        raise BundleError(
+            f"{folder}: no summary.json, so that the validation is not finished. Finish it: "
+            f"veloxseg train DATASET {fold} --resume"
+        )
+
+
+def _references(run: Run, workspace: Workspace | None) -> Path:
+    folder = run.folder.resolve().parent
+    workspace = workspace or Workspace.resolve(folder.parent.parent)
+    known = (
+        workspace.raw / folder.name / "labelsTr",
+        workspace.preprocessed / folder.name / "gt_segmentations",
+    )
+    for references in known:
+        if references.is_dir():
+            return references
+    raise DatasetError(
+        f"{known[0]}: no such folder. Expected the references that the run was trained on. Give "
+        "their folder: --references FOLDER."
+    )
