@@ -119,7 +119,33 @@ def plane_grid(
     )
 
 
+def crop_to_box(volume: Volume, low_xyz: ArrayLike, high_xyz: ArrayLike) -> Volume | None:
+    """The part of a volume within a box in LPS mm and a voxel around it, as a view of its data.
+
+    Returns:
+        None where the volume does not reach into the box.
+    """
+    low, high = np.asarray(low_xyz, float), np.asarray(high_xyz, float)
+    ends = np.stack(np.meshgrid(*[(0, 1)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    offsets_xyz = (low + ends * (high - low) - volume.origin_xyz) @ volume.grid.matrix()
+    index_zyx = offsets_xyz[:, ::-1] / volume.spacing_zyx
+    first = np.maximum(np.floor(index_zyx.min(0)).astype(int) - 1, 0)
+    stop = np.minimum(np.ceil(index_zyx.max(0)).astype(int) + 2, volume.data.shape)
+    if (first >= stop).any():
+        return None
+    x, y, z = volume.grid.positions_xyz(first)
+    return Volume(
+        data=volume.data[tuple(map(slice, first, stop))],
+        spacing_zyx=volume.spacing_zyx,
+        origin_xyz=(float(x), float(y), float(z)),
+        direction=volume.direction,
+    )
+
+
 def cut(volume: Volume, plane: Grid, *, fill: float) -> NDArray[Any]:
     """Look a volume up on a plane, linearly: (Y, X) float32, ``fill`` outside the volume."""
-    pixels: NDArray[Any] = resample(volume, plane, interpolation="linear", fill=fill).data[0]
+    part = crop_to_box(volume, *box_of(plane))
+    if part is None:
+        return np.full(plane.size_zyx[1:], fill, np.float32)
+    pixels: NDArray[Any] = resample(part, plane, interpolation="linear", fill=fill).data[0]
     return pixels

@@ -54,7 +54,9 @@ def draw_distribution(metric: Metric, rows: Sequence[DistributionRow]) -> Markup
         Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
             WIDTH,
             height,
-            f"{metric.heading} of every case. " + " ".join(map(_in_words(metric), rows)),
+            " ".join(
+                [f"{metric.heading} of every case.", *(_in_words(metric, row) for row in rows)]
+            ),
         ),
         _ticks(axis, height - _FOOT),
     ]
@@ -69,15 +71,14 @@ def _limits(metric: Metric, values: Sequence[float]) -> tuple[float | None, floa
     return (0.0, None) if min(values) >= 0 else (None, None)
 
 
-def _in_words(metric: Metric):  # type: ignore[no-untyped-def]
-    def say(row: DistributionRow) -> str:
-        if not row.values:
-            return f"{row.label}: undefined in all cases."
-        first, median, third = np.percentile(list(row.values.values()), (25, 50, 75))
-        numbers = [write_number(float(one), metric.places) for one in (median, first, third)]
-        return f"{row.label}: median {numbers[0]}, quartiles {numbers[1]} and {numbers[2]}."
-
-    return say
+def _in_words(metric: Metric, row: DistributionRow) -> str:
+    if not row.values:
+        return f"{row.label}: undefined in all cases."
+    first, median, third = (
+        write_number(float(one), metric.places)
+        for one in np.percentile(list(row.values.values()), (25, 50, 75))
+    )
+    return f"{row.label}: median {median}, quartiles {first} and {third}."
 
 
 def _ticks(axis: Axis, bottom: float) -> Markup:

@@ -48,7 +48,8 @@ def find_largest_error(
     """Find the largest connected part in which prediction and reference differ.
 
     Voxels are connected by faces and edges. The point is on the axial slice with most of that
-    part's voxels and, of these, the one that is farthest from the part's border on that slice (of several, the most central one).
+    part's voxels and, of these, the one that is farthest from the part's border on that slice; of
+    several such ones, the most central one.
     Where nothing is wrong, the largest structure of the reference takes the error's place, and
     where there is none either, the middle of the image. Reference values that belong to no label
     are ignored ones: there nothing is wrong.
@@ -60,24 +61,18 @@ def find_largest_error(
         grid: Of both.
     """
     groups = list(labels)
-    predicted, referred = (_classes(mask, groups) for mask in (prediction, reference))
-    whole = tuple(int(size) for size in reference.shape)
-    box = _box((predicted > 0) | (referred > 0))
+    box = _box((prediction != 0) | (reference != 0))
     if box is None:
-        z, y, x = (size // 2 for size in whole)
-        return LargestError(
-            index_zyx=(z, y, x),
-            first_zyx=(0, 0, 0),
-            last_zyx=(whole[0] - 1, whole[1] - 1, whole[2] - 1),
-            error_ml=0.0,
-        )
-    predicted, referred = predicted[box], referred[box]
-    ignored = (reference[box] != 0) & (referred == 0)
-    wrong = (predicted != referred) & ~ignored
+        return _middle(grid)
+    predicted, referred = (_classes(mask[box], groups) for mask in (prediction, reference))
+    wrong = (predicted != referred) & ((reference[box] == 0) | (referred > 0))
+    either = (predicted > 0) | (referred > 0)
     is_wrong = bool(wrong.any())
-    part = _largest_component(wrong if is_wrong else (referred > 0) | (predicted > 0))
+    if not either.any():
+        return _middle(grid)
+    part = _largest_component(wrong if is_wrong else either)
     point = _inner_point(part, grid)
-    structure, _ = ndimage.label((predicted > 0) | (referred > 0), _CONNECTED)
+    structure, _ = ndimage.label(either, _CONNECTED)
     held = _box(structure == structure[point]) or tuple(slice(0, size) for size in part.shape)
     start = [side.start for side in box]
     first = [side.start + offset for side, offset in zip(held, start, strict=True)]
@@ -92,6 +87,16 @@ def find_largest_error(
     )
 
 
+def _middle(grid: Grid) -> LargestError:
+    z, y, x = grid.size_zyx
+    return LargestError(
+        index_zyx=(z // 2, y // 2, x // 2),
+        first_zyx=(0, 0, 0),
+        last_zyx=(z - 1, y - 1, x - 1),
+        error_ml=0.0,
+    )
+
+
 def _classes(mask: NDArray[Any], labels: Sequence[Sequence[int]]) -> NDArray[np.uint16]:
     """Number each set of labels that a voxel can belong to; 0 belongs to none."""
     sets: dict[tuple[int, ...], int] = {(): 0}
@@ -102,7 +107,8 @@ def _classes(mask: NDArray[Any], labels: Sequence[Sequence[int]]) -> NDArray[np.
             table[value] = sets.setdefault(held, len(sets))
     classes = np.empty(mask.shape, np.uint16)
     for source, target in zip(mask, classes, strict=True):  # by slice: indices take 8 bytes each
-        target[:] = table[np.clip(source, 0, _MOST_VALUES - 1).astype(np.intp)]
+        known = source if source.dtype == np.uint8 else np.clip(source, 0, _MOST_VALUES - 1)
+        target[:] = table[known]
     return classes
 
 
@@ -129,9 +135,8 @@ def _inner_point(part: NDArray[np.bool_], grid: Grid) -> tuple[int, ...]:
     axis = 2 - int(heights.argmax())
     others = tuple(other for other in range(3) if other != axis)
     number = int(part.sum(axis=others).argmax())
-    index = _deepest(
-        part.take(number, axis=axis), spacing=[grid.spacing_zyx[other] for other in others]
-    )
+    slices: NDArray[np.bool_] = np.moveaxis(part, axis, 0)
+    index = _deepest(slices[number], spacing=[grid.spacing_zyx[other] for other in others])
     return (*index[:axis], number, *index[axis:])
 
 

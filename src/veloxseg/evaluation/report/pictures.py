@@ -45,6 +45,7 @@ class CasePicture:
         rank: What it is among all: ``Worst``, ``Median``, ...
         case: Whose.
         rows: Name of each channel shown, empty without an image, and its planes.
+        width_per_height: Of a row, its planes side by side; 1 without planes.
         place: Where the planes meet, and how large the error is; empty without planes.
         notes: What is missing, and why.
     """
@@ -52,6 +53,7 @@ class CasePicture:
     rank: str
     case: ReportedCase
     rows: Sequence[tuple[str, Sequence[DrawnPlane]]]
+    width_per_height: float
     place: str
     notes: Sequence[str]
 
@@ -81,14 +83,29 @@ def draw_case(
     try:
         outlined = _outline(case, labels)
     except (VeloxSegError, OSError) as error:
-        return CasePicture(rank=rank, case=case, rows=(), place="", notes=[_brief(error, case)])
+        return CasePicture(
+            rank=rank,
+            case=case,
+            rows=(),
+            width_per_height=1.0,
+            place="",
+            notes=[_brief(error, case)],
+        )
     channels, notes = _read_channels(case, images, outlined.view)
     shown = channels or {"": (None, (0.0, 1.0))}
     rows = [
         (name, [_draw(case, name, plane, image, window, outlined) for plane in PLANES])
         for name, (image, window) in shown.items()
     ]
-    return CasePicture(rank=rank, case=case, rows=rows, place=outlined.place, notes=notes)
+    width, height = outlined.view.row_pixels
+    return CasePicture(
+        rank=rank,
+        case=case,
+        rows=rows,
+        width_per_height=width / height,
+        place=outlined.place,
+        notes=notes,
+    )
 
 
 def _outline(case: ReportedCase, labels: Mapping[str, str]) -> _Outlined:
@@ -122,9 +139,9 @@ def _existing(path: Path | None, kind: str) -> Path:
 
 
 def _masks(mask: Volume, groups: Sequence[Sequence[int]]) -> list[Volume]:
-    """One mask a label that occurs; as floats, so that outlines at one half are smooth."""
+    """One mask a label that occurs; looked up linearly, its outline at one half is smooth."""
     held = [np.isin(mask.data, list(group)) for group in groups]
-    return [Volume.on_grid(one.astype(np.float32), mask.grid) for one in held if one.any()]
+    return [Volume.on_grid(one.view(np.uint8), mask.grid) for one in held if one.any()]
 
 
 def _read_channels(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from veloxseg.evaluation.planes import Plane, box_of, box_of_indices
+from veloxseg.evaluation.planes import Plane, box_of, box_of_indices, crop_to_box
 from veloxseg.evaluation.report.largest_error import LargestError
 from veloxseg.volumes.volume import Grid, Volume
 
@@ -12,7 +12,7 @@ _PIXELS = 360
 _PIXELS_A_VOXEL = 2
 _MARGIN_MM = 20.0
 _SMALLEST_MM = 60.0
-_LETTER = 0.042
+_LETTER, _WIDEST_ROW, _TALLEST_ROW = 13, 1088, 416  # as in page.css: 68 and 26 rem of 16
 
 _Point = tuple[float, float, float]
 
@@ -34,10 +34,19 @@ class View:
     pixel_mm: float
 
     @property
+    def row_pixels(self) -> tuple[float, float]:
+        """Width of the three planes side by side, and height of the tallest."""
+        x, y, z = (
+            (high - low) / self.pixel_mm
+            for low, high in zip(self.low_xyz, self.high_xyz, strict=True)
+        )
+        return 2 * x + y, max(y, z)
+
+    @property
     def text_pixels(self) -> float:
-        """Size of letters that are the same on all planes."""
-        sides = (high - low for low, high in zip(self.low_xyz, self.high_xyz, strict=True))
-        return _LETTER * max(sides) / self.pixel_mm
+        """Size of letters that are as large as the page's where a row has its largest size."""
+        width, height = self.row_pixels
+        return _LETTER / min(_WIDEST_ROW / width, _TALLEST_ROW / height)
 
     def point_on(self, plane: Plane) -> tuple[float, float]:
         """Row and column, from the upper left corner, in which the other planes pass."""
@@ -77,20 +86,8 @@ def view_of(error: LargestError, grid: Grid) -> View:
 
 def crop_to_view(volume: Volume, view: View) -> Volume | None:
     """The part of a volume that a view shows, copied; None where they do not meet."""
-    corners = np.stack(np.meshgrid(*zip(view.low_xyz, view.high_xyz, strict=True)), axis=-1)
-    offsets_xyz = (corners.reshape(-1, 3) - volume.origin_xyz) @ volume.grid.matrix()
-    index_zyx = offsets_xyz[:, ::-1] / volume.spacing_zyx
-    first = np.maximum(np.floor(index_zyx.min(0)).astype(int) - 1, 0)
-    stop = np.minimum(np.ceil(index_zyx.max(0)).astype(int) + 2, volume.data.shape)
-    if (first >= stop).any():
-        return None
-    part = volume.data[tuple(slice(low, high) for low, high in zip(first, stop, strict=True))]
-    return Volume(
-        data=part.copy(),
-        spacing_zyx=volume.spacing_zyx,
-        origin_xyz=_point(volume.grid.positions_xyz(first)),
-        direction=volume.direction,
-    )
+    part = crop_to_box(volume, view.low_xyz, view.high_xyz)
+    return None if part is None else Volume.on_grid(part.data.copy(), part.grid)
 
 
 def _point(values: "np.typing.NDArray[np.float64]") -> _Point:
