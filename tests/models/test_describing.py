@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from veloxseg.bundle.format import Manifest
 from veloxseg.bundle.reading import open_bundle
 from veloxseg.cli import app
+from veloxseg.models.carding import add_card
 from veloxseg.models.describing import ReportedDice, model_card, reported_dice
 from veloxseg.models.installing import bundle_hash
 
@@ -70,6 +71,26 @@ def test_a_card_says_what_the_manifest_and_the_pipeline_say(folder_bundle: Path)
     card = model_card(open_bundle(folder_bundle))
     for words in ("random weights", "liver 1, lesion 2", "CT, PET", bundle_hash(folder_bundle)):
         assert words in card
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_a_card_added_to_a_bundle_is_verified_and_printed_first(
+    kind: str, folder_bundle: Path, zip_bundle: Path, tmp_path: Path
+) -> None:
+    source = {"folder": folder_bundle, "zip": zip_bundle}[kind]
+    copy = tmp_path / source.name
+    (shutil.copytree if source.is_dir() else shutil.copy)(source, copy)
+    figures = {"mean_dice": 0.91, "num_cases": 12}
+    bundle = add_card(
+        copy, "# Liver\n\nFails on ascites.", evaluation={"cross_validation": figures}
+    )
+    assert model_card(bundle).startswith("# Liver\n\nFails on ascites.\n\n# liver: facts")
+    assert reported_dice(bundle.manifest) == ReportedDice(
+        mean=0.91, num_cases=12, section="cross_validation"
+    )
+    assert set(bundle.manifest.files) == {*open_bundle(source).manifest.files, "model_card.md"}
+    _run("models", "add", copy, "--name", "carded")
+    assert "Fails on ascites." in _run("models", "show", "carded")
 
 
 def test_a_card_cannot_rewrite_the_terminal(folder_bundle: Path, tmp_path: Path) -> None:
