@@ -20,7 +20,7 @@ lint: install
 	$(RUN) mypy
 
 docs: $(VENV)/.documenting  ## the site, into build/docs; needs neither PyTorch nor nnU-Net
-	$(RUN) sphinx --fail-on-warning --keep-going --quiet --builder html docs build/docs
+	$(RUN) sphinx --fail-on-warning --keep-going --quiet --fresh-env --builder html docs build/docs
 
 install: $(VENV)/.installed
 

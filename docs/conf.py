@@ -54,6 +54,7 @@ autodoc_member_order = "bysource"
 autodoc_default_options = {"exclude-members": "model_config"}
 python_display_short_literal_types = True
 napoleon_numpy_docstring = False
+napoleon_attr_annotations = False
 napoleon_use_ivar = True  # a class says what its attributes are; autodoc does not say it twice
 
 # Other packages' types are named, not linked: their inventories would need a network.
@@ -69,11 +70,17 @@ html_copy_source = False
 
 
 def setup(app: Sphinx) -> None:
-    """Let docstrings write shapes as Python does."""
-    app.connect("autodoc-process-docstring", _escape_stars)
+    """Let docstrings be written as they are."""
+    app.connect("autodoc-process-docstring", _adapt, priority=400)  # before napoleon
 
 
-def _escape_stars(*event: Any) -> None:
-    """``(B, C, *patch_size)`` begins no emphasis."""
+def _adapt(*event: Any) -> None:
+    """``(B, C, *patch_size)`` begins no emphasis, and ``Returns`` names no type: it has a colon."""
     lines: list[str] = event[-1]
-    lines[:] = [re.sub(r"(?<=, )\*(?=\w)", r"\\*", line) for line in lines]
+    returns = False
+    for number, line in enumerate(lines):
+        if not line.startswith(" "):
+            returns = line == "Returns:" or (returns and not line)
+        elif returns:
+            line = line.replace(": ", " \u2013 ")
+        lines[number] = re.sub(r"(?<=, )\*(?=\w)", r"\\*", line)

@@ -35,50 +35,63 @@ class Parameter:
     default: str
 
 
-def commands(app: typer.Typer, prefix: str) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Every command with its full name, in the order of ``--help``."""
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command.
+
+    Attributes:
+        name: With what it is a part of: ``veloxseg convert folder``.
+        help: What it does.
+        parameters: Arguments first, then options, each as the command declares it.
+    """
+
+    name: str
+    help: str
+    parameters: list[Parameter]
+
+
+def commands(app: typer.Typer, prefix: str) -> Iterator[Command]:
+    """Every command, in the order of ``--help``; a group that does something alone is one."""
     for info in app.registered_commands:
         if info.callback is not None:
             name = info.name or info.callback.__name__.replace("_", "-")
-            yield f"{prefix} {name}", info.callback
+            help_text = inspect.getdoc(info.callback) or ""
+            yield Command(
+                name=f"{prefix} {name}", help=help_text, parameters=_parameters(info.callback)
+            )
     for group in app.registered_groups:
-        if group.typer_instance is not None:
-            name = group.name if isinstance(group.name, str) else group.typer_instance.info.name
-            yield from commands(group.typer_instance, f"{prefix} {name}")
-
-
-def parameters(command: Callable[..., Any]) -> list[Parameter]:
-    """Arguments first, then options, each as the command declares it."""
-    hints = typing.get_type_hints(command, include_extras=True)
-    declared = [
-        _parameter(name, hints[name], one.default)
-        for name, one in inspect.signature(command).parameters.items()
-        if name != "debug"  # all have it
-    ]
-    return sorted(declared, key=lambda one: one.name.startswith("-"))
+        inner = group.typer_instance
+        if inner is not None:
+            name = f"{prefix} {group.name if isinstance(group.name, str) else inner.info.name}"
+            if inner.info.invoke_without_command is True:
+                yield Command(name=name, help=str(inner.info.help), parameters=[])
+            yield from commands(inner, name)
 
 
 def to_markdown(app: typer.Typer, name: str) -> str:
     """A section for each command."""
-    sections = []
-    for full_name, command in commands(app, name):
-        rows = [
-            f"| `{_cell(one.name)}` | {_cell(one.help)} | {_cell(one.default)} |"
-            for one in parameters(command)
-        ]
-        sections.append(
-            "\n".join(
-                [
-                    f"## {full_name}\n",
-                    f"{inspect.getdoc(command)}\n",
-                    "| | | without it |",
-                    "| --- | --- | --- |",
-                    *rows,
-                    "",
-                ]
-            )
-        )
-    return "\n".join(sections)
+    return "\n".join(_section(command) for command in commands(app, name))
+
+
+def _section(command: Command) -> str:
+    lines = [f"## {command.name}\n", f"{command.help}\n"]
+    if command.parameters:
+        lines += ["| | | without it |", "| --- | --- | --- |"]
+    lines += [
+        f"| `{_cell(one.name)}` | {_cell(one.help)} | {_cell(one.default)} |"
+        for one in command.parameters
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _parameters(command: Callable[..., Any]) -> list[Parameter]:
+    hints = typing.get_type_hints(command, include_extras=True)
+    declared = [
+        _parameter(name, hints[name], one.default)
+        for name, one in inspect.signature(command).parameters.items()
+        if name != "debug" and hints[name] is not typer.Context  # all have the first
+    ]
+    return sorted(declared, key=lambda one: one.name.startswith("-"))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from veloxseg.cli import app
 
 sys.path.append(str(DOCS / "_ext"))
 
-from command_line import commands, parameters, to_markdown
+from command_line import Command, commands, to_markdown
 
 _SEPARATORS = {"&&", "|", ";", ">"}
 
@@ -27,7 +27,7 @@ def test_a_command_is_read_over_continued_lines_and_without_its_comment() -> Non
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_every_command_of_a_page_exists_and_takes_its_options(page: Path) -> None:
-    known = {name: options(command) for name, command in commands(app, "veloxseg")}
+    known = {command.name: options(command) for command in commands(app, "veloxseg")}
     wrong = []
     for words in shown(page.read_text()):
         if words[1:2] == ["--help"]:
@@ -39,7 +39,7 @@ def test_every_command_of_a_page_exists_and_takes_its_options(page: Path) -> Non
     assert not wrong
 
 
-@pytest.mark.parametrize("name", [name for name, _ in commands(app, "veloxseg")])
+@pytest.mark.parametrize("name", [command.name for command in commands(app, "veloxseg")])
 def test_the_reference_has_every_option_that_help_shows(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -49,6 +49,7 @@ def test_the_reference_has_every_option_that_help_shows(
     done = CliRunner().invoke(app, [*name.split()[1:], "--help"])
     helped = set(re.findall(r"(?<=\s)--[a-z][a-z-]*", re.sub(r"\x1b\[[0-9;]*m", "", done.output)))
     helped -= {"--help", "--debug"}
+    assert section
     assert helped >= set(re.findall(r"`(--[a-z-]+)", section))
     assert all(option in section for option in helped)
 
@@ -57,11 +58,18 @@ def test_a_group_s_commands_go_by_the_group_s_name() -> None:
     inner, outer = Typer(name="inner"), Typer()
     inner.command("leaf")(lambda: None)
     outer.add_typer(inner)
-    assert [name for name, _ in commands(outer, "top")] == ["top inner leaf"]
+    assert [command.name for command in commands(outer, "top")] == ["top inner leaf"]
 
 
-def options(command: object) -> set[str]:
-    names = [one.name for one in parameters(command) if one.name.startswith("-")]
+def test_a_group_that_does_something_alone_is_a_command() -> None:
+    inner, outer = Typer(name="inner", help="List.", invoke_without_command=True), Typer()
+    outer.add_typer(inner)
+    found = list(commands(outer, "top"))
+    assert [(command.name, command.help) for command in found] == [("top inner", "List.")]
+
+
+def options(command: Command) -> set[str]:
+    names = [one.name for one in command.parameters if one.name.startswith("-")]
     return {word for name in names for word in re.split(r"[ ,/]+", name) if word.startswith("-")}
 
 
