@@ -1,7 +1,7 @@
 """A picture of a report for the documentation: the upper part of its page in a headless browser.
 
     python benchmarks/report_picture.py SUMMARY OUTPUT.png [--images imagesTr] [--channel N ...]
-        [--title TEXT] [--height 2240] [--width 1180]
+        [--title TEXT] [--height 2140] [--width 1180]
 
 SUMMARY is what ``veloxseg evaluate -o`` wrote; its masks must still be there. Needs Chromium or
 Chrome on PATH, and Pillow.
@@ -14,12 +14,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from veloxseg.evaluation.report.page import write_report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MOST_BYTES = 300_000
+LEAST_COLOUR = 12
 
 
 def main() -> None:
@@ -33,7 +35,7 @@ def main() -> None:
     parser.add_argument("--channel", type=int, action="append")
     parser.add_argument("--title")
     parser.add_argument("--width", type=int, default=1180)
-    parser.add_argument("--height", type=int, default=2240)
+    parser.add_argument("--height", type=int, default=2140)
     arguments = parser.parse_args()
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
@@ -70,13 +72,28 @@ def take_picture(browser: str, page: Path, arguments: argparse.Namespace) -> Pat
 
 
 def save_small(picture: Path, output: Path) -> None:
-    """Fewer colours where the file would be too large."""
+    """With fewer colours where the file would be too large, and then smaller."""
     image = Image.open(picture).convert("RGB")
     image.save(output, optimize=True)
-    for num_colours in (256, 128, 64):
+    for scale in (1, 0.9, 0.8, 0.7):
         if output.stat().st_size <= MOST_BYTES:
             return
-        image.quantize(num_colours).save(output, optimize=True)
+        size = (round(scale * image.width), round(scale * image.height))
+        small = image.resize(size, Image.Resampling.LANCZOS)
+        reduce_colours(small).save(output, optimize=True)
+
+
+def reduce_colours(image: Image.Image) -> Image.Image:
+    """128 even greys and up to 128 colours, which greys would leave no room for otherwise."""
+    pixels = np.asarray(image).astype(int)
+    coloured = np.ptp(pixels, axis=-1) > LEAST_COLOUR
+    indices = np.round(pixels.mean(-1) * 127 / 255).astype(np.uint8)
+    colours = Image.fromarray(pixels[coloured][None].astype(np.uint8)).quantize(128)
+    indices[coloured] = 128 + np.asarray(colours)[0]
+    reduced = Image.fromarray(indices, mode="P")
+    greys = [round(grey * 255 / 127) for grey in range(128) for _ in range(3)]
+    reduced.putpalette([*greys, *(colours.getpalette() or [])])
+    return reduced
 
 
 if __name__ == "__main__":
