@@ -1,4 +1,4 @@
-"""The command that measures a bundle, without PyTorch."""
+"""The command that measures a bundle, without PyTorch, or networks, in it."""
 
 from enum import Enum
 from pathlib import Path
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from veloxseg.commands.peer_benchmarking import Wanted, measure_peers
 from veloxseg.commands.prediction import PrecisionChoice
-from veloxseg.commands.reporting import case_bar, reported, results_console
+from veloxseg.commands.reporting import Root, case_bar, reported, results_console
+from veloxseg.errors import VeloxSegError
 
 if TYPE_CHECKING:
     from veloxseg.runtime.benchmark import Benchmark, CaseTime
@@ -24,12 +26,33 @@ class EngineChoice(str, Enum):
 
 @reported()
 def benchmark(
+    dataset: Annotated[
+        str | None,
+        typer.Argument(help="With --peers: the dataset whose plan says patch and channels."),
+    ] = None,
     model: Annotated[
-        Path,
+        Path | None,
         typer.Option(
-            "-m", "--model", help="Bundle that veloxseg export made, or a name of veloxseg models."
+            "-m",
+            "--model",
+            help="Bundle that veloxseg export made, or a name of veloxseg models.",
+            show_default=False,
         ),
-    ],
+    ] = None,
+    peers: Annotated[
+        bool,
+        typer.Option("--peers", help="Measure VeloxSeg and other networks in PyTorch instead."),
+    ] = False,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(help="With --peers: one to measure; may be repeated.", show_default="all"),
+    ] = None,
+    patch: Annotated[
+        str | None,
+        typer.Option(help="With --peers: Z,Y,X in voxels of 1 mm, in place of a dataset."),
+    ] = None,
+    channels: Annotated[int, typer.Option(help="With --patch: of the image.", min=1)] = 1,
+    classes: Annotated[int, typer.Option(help="With --patch: outputs.", min=1)] = 2,
     threads: Annotated[
         list[int] | None,
         typer.Option(min=1, help="Threads; may be repeated.", show_default="1, and all cores"),
@@ -52,13 +75,29 @@ def benchmark(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all figures there, too.")
     ] = None,
+    root: Root = None,
 ) -> None:
     """Measure a bundle: size, patches a second, memory and a whole case.
 
-    What is measured is remembered, and veloxseg predict takes the fastest engine by it.
+    What is measured is remembered, and veloxseg predict takes the fastest engine by it. With
+    --peers: the networks of a plan beside those of other libraries.
     """
     from veloxseg.atomic import write_json
     from veloxseg.runtime.benchmark import benchmark as measure
+
+    if peers:
+        if model is not None or precision or backend or case:
+            raise VeloxSegError(
+                "--peers measures networks in PyTorch, in float32: leave out --model, --precision, "
+                "--backend and --case, or leave out --peers."
+            )
+        wanted = Wanted(dataset=dataset, patch=patch, channels=channels, classes=classes)
+        measure_peers(wanted, networks=network or (), threads=threads, file=json_file, root=root)
+        return
+    if model is None or dataset is not None or network or patch is not None:
+        raise VeloxSegError(
+            "Expected a bundle, -m BUNDLE, or --peers with a dataset or --patch Z,Y,X."
+        )
 
     with case_bar("Measuring") as progress:
         found = measure(
