@@ -1,6 +1,9 @@
 """nnU-Net's own plan of a dataset, by its own planner."""
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
@@ -11,6 +14,8 @@ from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 from veloxseg.errors import PlanError
 from veloxseg.planning.files import CONFIGURATION
 from veloxseg.quiet import printing_to_log
+
+_WORKERS = "nnUNet_n_proc_DA"
 
 
 class _Planner(ExperimentPlanner):  # type: ignore[misc]
@@ -31,7 +36,7 @@ def plan_by_nnunet(name: str, *, plans_name: str) -> dict[str, Any]:
     Raises:
         PlanError: the dataset is not three-dimensional.
     """
-    with printing_to_log():
+    with printing_to_log(), _planning_threads():
         plans: dict[str, Any] = _Planner(name, plans_name=plans_name).plan_experiment()
     if CONFIGURATION not in plans["configurations"]:
         raise PlanError(
@@ -40,3 +45,16 @@ def plan_by_nnunet(name: str, *, plans_name: str) -> dict[str, Any]:
     plans["configurations"] = {CONFIGURATION: plans["configurations"][CONFIGURATION]}
     plain: dict[str, Any] = json.loads(json.dumps(plans))  # no tuples, so that plans compare
     return plain
+
+
+@contextmanager
+def _planning_threads() -> Iterator[None]:
+    """Let nnU-Net's planner have a thread: it takes as many as there are augmenting processes."""
+    before = os.environ.get(_WORKERS)
+    if before == "0":
+        os.environ[_WORKERS] = "1"
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[_WORKERS] = before
