@@ -241,6 +241,18 @@ def test_an_unknown_name_tells_the_nearest_and_the_known(folder_bundle: Path) ->
     assert resolve_model("folder/livr") == Path("folder/livr")
 
 
+def test_a_user_folder_that_may_not_be_read_counts_as_empty(
+    folder_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(self: Path, pattern: str) -> list[Path]:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "glob", denied)
+    assert known_models() == {}
+    with pytest.raises(BundleError, match="None is known here"):
+        resolve_model("liver")
+
+
 def test_a_model_predicts_by_its_name_as_by_its_path(folder_bundle: Path, tmp_path: Path) -> None:
     install_model(folder_bundle)
     files = [tmp_path / f"a_000{channel}.nii.gz" for channel in range(2)]

@@ -368,7 +368,7 @@ def test_an_output_folder_that_cannot_be_written_to_is_found_out_first(bundle: P
         "bundle = prediction.open_bundle(Path(sys.argv[1]))\n"
         "prediction.open_bundle = lambda path: bundle\n"
         "os.setuid(65534) if os.getuid() == 0 else None  # nobody: root may write anywhere\n"
-        "try: prediction.predict('no run', [], Path(sys.argv[2]))\n"
+        "try: prediction.predict('no/run', [], Path(sys.argv[2]))\n"
         "except PermissionError as error: print(error)\n"
     )
     done = subprocess.run(

@@ -52,10 +52,9 @@ def known_models() -> dict[str, KnownModel]:
         "installed": installed_folder(),
     }
     for origin, folder in folders.items():
-        for path in folder.glob(f"*{ENDING}"):
+        for path in _bundles(folder):
             name = path.name.removesuffix(ENDING)
-            if is_name(name) and (path / MANIFEST).is_file():
-                models[name] = KnownModel(name=name, path=path, origin=origin)
+            models[name] = KnownModel(name=name, path=path, origin=origin)
     return dict(sorted(models.items()))
 
 
@@ -98,6 +97,17 @@ def resolve_model(model: Path | str) -> Path:
 def is_name(text: str) -> bool:
     """Whether a model may be called so: letters, digits, ``-`` and ``_``, 64 at most."""
     return _NAME.fullmatch(text) is not None
+
+
+def _bundles(folder: Path) -> list[Path]:
+    try:
+        return [
+            path
+            for path in folder.glob(f"*{ENDING}")
+            if is_name(path.name.removesuffix(ENDING)) and (path / MANIFEST).is_file()
+        ]
+    except PermissionError:  # a service may run without a home of its own
+        return []
 
 
 def _known(name: str, names: list[str]) -> str:
