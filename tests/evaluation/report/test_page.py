@@ -125,6 +125,15 @@ def test_a_case_named_as_a_tag_is_reported_from_its_file_on(tmp_path):
     assert text.count("<image") == 2 * 3 * 2
 
 
+def test_a_name_that_is_no_text_is_shown_as_escapes(tmp_path):
+    summary = evaluate_scene(tmp_path, {"a": 1})
+
+    def rename(content):
+        content["metric_per_case"][0]["case"] = "\udcff"
+
+    assert Page(report(change(summary, rename))).row("\\udcff", "organ")
+
+
 def test_a_plain_summary_of_nnunet_is_reported_without_what_it_lacks(scene, tmp_path):
     content = json.loads(scene.read_text())
     kept = ("Dice", "IoU", "FP", "TP", "FN", "TN", "n_pred", "n_ref")

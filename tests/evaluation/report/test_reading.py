@@ -71,6 +71,13 @@ def test_a_relative_path_is_looked_up_from_the_summary_where_it_leads_nowhere(tm
     assert not case.reference.exists()
 
 
+def test_a_case_that_is_listed_twice_is_refused(tmp_path):
+    content = entries({"a": 1.0, "b": 0.5})
+    content["metric_per_case"] *= 2
+    with pytest.raises(DatasetError, match="lists case a 2 times"):
+        cases_of(tmp_path, content)
+
+
 @pytest.mark.parametrize(
     ("dice", "expected"),
     [

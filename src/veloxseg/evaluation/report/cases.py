@@ -1,10 +1,12 @@
 """The cases of a report: their figures as columns, and which of them to show in pictures."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from veloxseg.errors import DatasetError
 from veloxseg.evaluation.measuring import METRICS, Metric
 from veloxseg.evaluation.report.reading import FOREGROUND, CaseEntry, SummaryFile
 
@@ -41,11 +43,21 @@ def list_cases(summary: SummaryFile, *, folder: Path) -> list[ReportedCase]:
         summary: As it was read.
         folder: Of the summary's file; relative paths that lead nowhere from the working folder are
             looked up from there.
+
+    Raises:
+        DatasetError: two cases have one name.
     """
-    return [
+    cases = [
         _case(entry, number, summary, folder)
         for number, entry in enumerate(summary.metric_per_case, 1)
     ]
+    (name, times), *_ = Counter(case.name for case in cases).most_common(1)
+    if times > 1:
+        raise DatasetError(
+            f"{folder}: the summary lists case {name} {times} times. Expected each case once. "
+            "Evaluate its masks again: veloxseg evaluate PREDICTIONS REFERENCES -o summary.json"
+        )
+    return cases
 
 
 def find_metrics(cases: Sequence[ReportedCase]) -> list[Metric]:

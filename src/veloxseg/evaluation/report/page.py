@@ -63,7 +63,8 @@ def write_report(
         ``output``.
 
     Raises:
-        DatasetError: the file is no summary, or there is no such folder or channel of images.
+        DatasetError: the file is no summary or lists a case twice, or there is no such folder or
+            channel of images.
         VeloxSegError: the page would take the summary's place.
         FileNotFoundError: there is no summary.
         OSError: the page cannot be written.
@@ -86,7 +87,8 @@ def write_report(
     }
     page = _render(content)
     with atomic_path(output) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        # A file's name may hold bytes that are no text; they are shown as escapes.
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
     return output
 
 
