@@ -24,11 +24,10 @@ extensions = [
     "json_fields",
 ]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["_ext"]
+exclude_patterns = ["_ext", "_static"]
 nitpicky = True
 highlight_language = "none"  # indented blocks are shell and output by turns
 
-myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 
 # Nothing heavy is installed to build pages: a plain install is enough.
@@ -65,7 +64,9 @@ nitpick_ignore_regex = [
 
 html_theme = "furo"
 html_title = f"VeloxSeg {release}"
-html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_copyright = html_show_sphinx = False
 html_copy_source = False
 
 

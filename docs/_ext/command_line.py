@@ -4,6 +4,7 @@ A page that holds ``<!-- commands -->`` has it replaced by all commands with the
 """
 
 import inspect
+import re
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def _section(command: Command) -> str:
     if command.parameters:
         lines += ["| | | without it |", "| --- | --- | --- |"]
     lines += [
-        f"| `{_cell(one.name)}` | {_cell(one.help)} | {_cell(one.default)} |"
+        f"| `{_cell(one.name)}` | {_prose(one.help)} | {_cell(one.default)} |"
         for one in command.parameters
     ]
     return "\n".join([*lines, ""])
@@ -153,6 +154,11 @@ def _default(info: OptionInfo | ArgumentInfo, default: Any, *, flag: bool) -> st
     if default is None or flag:
         return ""
     return f"`{default.value if isinstance(default, Enum) else default}`"
+
+
+def _prose(text: str) -> str:
+    """Options as code: else two dashes would be made one long one."""
+    return re.sub(r"(?<![\w-])(--[a-z][a-z-]*)", r"`\1`", _cell(text))
 
 
 def _cell(text: str) -> str:
