@@ -17,7 +17,8 @@ from veloxseg.atomic import write_json
 from veloxseg.bundle import acceptance, verification
 from veloxseg.bundle.acceptance import Comparison, require_accepted
 from veloxseg.bundle.export import PublishedCase, export, export_published
-from veloxseg.bundle.format import Normalisation
+from veloxseg.bundle.format import Normalisation, PostprocessingStep
+from veloxseg.bundle.postprocessing import PostprocessingRecord, hash_checkpoint
 from veloxseg.bundle.provenance import About
 from veloxseg.bundle.reading import open_bundle
 from veloxseg.bundle.verification import ENGINES, open_engine
@@ -28,6 +29,7 @@ from veloxseg.errors import BundleError, PlanError
 from veloxseg.network.plans import NETWORK_CLASS_NAME
 from veloxseg.runtime.backends.backend import Backend
 from veloxseg.runtime.mask import Labelling
+from veloxseg.training.runs import Run
 from veloxseg.volumes.reading import write_volume
 from veloxseg.volumes.volume import Volume
 
@@ -91,6 +93,44 @@ def test_optional_channels_go_into_the_bundle_and_cases_that_lack_one_are_used(
     assert bundle.pipeline.optional == ("PET",)
     assert bundle.manifest.format_version == 2
     assert bundle.manifest.verification["model.onnx"].agreement > 0.999
+
+
+def test_what_was_chosen_for_the_folds_goes_into_the_bundle(root: Path, tmp_path: Path) -> None:
+    run = Run(folder=root / RUN, folds=(0,))
+    step = PostprocessingStep(kind="keep_largest", labels=(2,))
+    record = PostprocessingRecord(
+        steps=(step,),
+        folds=(0,),
+        num_cases=1,
+        checkpoints={"0": hash_checkpoint(run, 0)},
+        groups="cases",
+        dice_before={},
+        dice_after={},
+        held_out_gain=0.01,
+        margin=0.001,
+        num_standard_errors=1.645,
+        tried=(),
+        skipped={},
+        created="2026-01-01T00:00:00+00:00",
+        versions={},
+    )
+    write_json(root / RUN / "postprocessing.json", record.to_json())
+    target = tmp_path / "tiny.veloxseg"
+
+    output = _invoke("export", "100/0", str(target), "--root", str(root))
+
+    assert "Postprocessing: keep the largest component of label 2 (Dice +0.0100" in output
+    bundle = open_bundle(target)
+    assert bundle.pipeline.postprocessing == (step,)
+    assert bundle.manifest.format_version == 3
+    checkpoint = root / RUN / "fold_0" / "checkpoint_final.pth"
+    checkpoint.write_bytes(checkpoint.read_bytes() + b"changed")
+    words = ["export", "100/0", str(target), "--root", str(root), "--overwrite"]
+    assert "Choose it again: veloxseg postprocess" in _invoke(*words, code=2)
+    _write_fold(root / RUN / "fold_0", seed=3, validated="case_0")
+    output = _invoke(*words, "--no-postprocessing")
+    assert "Postprocessing" not in output
+    assert open_bundle(target).pipeline.postprocessing == ()
 
 
 def test_folds_are_averaged_and_their_weights_kept(root: Path, tmp_path: Path) -> None:

@@ -126,11 +126,11 @@ def test_the_smallest_volume_is_measured_in_the_images_own_voxels():
 
 
 def test_a_component_of_just_the_smallest_volume_stays_in_spite_of_rounding():
-    mask = np.ones((1, 1, 3), np.uint8)
-    spacing = (1.0, 10.0, 10.0)  # 3 * 0.1 is more than 0.3 in doubles; 0.7 = 7 * 0.1 is less
-    assert processed(mask, smallest(0.3, 1), spacing=spacing).all()
-    mask = np.ones((1, 1, 7), np.uint8)
-    assert processed(mask, smallest(0.7, 1), spacing=spacing).all()
+    spacing = (0.3, 10.0, 10.0)
+    assert 11 * 0.03 < 0.33  # ml, in doubles
+    mask = np.ones((1, 1, 11), np.uint8)
+    assert processed(mask, smallest(0.33, 1), spacing=spacing).all()
+    assert not processed(mask, smallest(0.331, 1), spacing=spacing).any()
 
 
 def test_steps_go_one_after_the_other():

@@ -163,10 +163,9 @@ class Pipeline(_Strict):
             raise ValueError('labels needs "background": 0')
         if self.has_regions and len(self.regions_class_order or ()) != len(self.foreground):
             raise ValueError("regions_class_order needs one value for each region")
-        if unknown := sorted(
-            {v for step in self.postprocessing for v in step.labels} - self.values
-        ):
-            raise ValueError(f"postprocessing names {unknown}: expected values that labels has")
+        handled = {value for step in self.postprocessing for value in step.labels}
+        if strangers := sorted(handled - self.values):
+            raise ValueError(f"postprocessing names {strangers}: expected values that labels has")
         return self
 
     @model_serializer(mode="wrap")

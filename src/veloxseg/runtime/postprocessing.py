@@ -42,7 +42,7 @@ def postprocess_mask(
     """
     if not steps:
         return mask
-    done = mask.copy()
+    done: npt.NDArray[_Label] = mask.copy()
     voxel_ml = voxel_volume_ml(spacing_zyx)
     for step in steps:
         components = find_components(done, step.labels)

@@ -6,6 +6,7 @@ Four things guard against that. It must gain more than ``MARGIN`` and more than
 made without one group of cases and then tried on it, must gain over all groups.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -94,6 +95,8 @@ def choose_step(
     ]
     best = _best(candidates)
     reason, held_out = _objection(best, label_names), None
+    if not reason and len(cases) < MIN_CASES:
+        reason = f"fewer than {MIN_CASES} cases"
     if not reason:
         held_out = _held_out(candidates, np.asarray(groups))
         if held_out[:, list(target.judged)].mean() <= _EXACT:
@@ -138,8 +141,6 @@ def _objection(candidate: _Candidate, label_names: Sequence[str]) -> str:
     """Why a step is not to be used on these cases; empty if it is."""
     differences = candidate.target_differences
     gain = differences.mean()
-    if len(differences) < MIN_CASES:
-        return f"fewer than {MIN_CASES} cases"
     if gain <= _EXACT:
         return "gains nothing"
     if lowered := _lowered(candidate):
@@ -156,6 +157,9 @@ def _lesser(candidate: _Candidate, label_names: Sequence[str]) -> str:
 
 
 def _standard_error(differences: _Differences) -> float:
+    """Of the mean; infinite for one case, which tells nothing of others."""
+    if len(differences) < 2:
+        return math.inf
     return float(differences.std(ddof=1) / np.sqrt(len(differences)))
 
 
@@ -187,6 +191,7 @@ def _tried(
     held_out: _Differences | None,
 ) -> TriedStep:
     differences = candidate.target_differences
+    error = _standard_error(differences)
     removed = [~case.kept(place, candidate.step) for case in cases]
     true = [case.targets[place].is_true for case in cases]
     return TriedStep(
@@ -194,7 +199,7 @@ def _tried(
         step=candidate.step,
         dice_before=dice_before,
         gain=float(differences.mean()),
-        standard_error=_standard_error(differences) if len(differences) > 1 else None,
+        standard_error=None if math.isinf(error) else error,
         num_better=int((differences > _EXACT).sum()),
         num_worse=int((differences < -_EXACT).sum()),
         num_removed=sum(int(one.sum()) for one in removed),

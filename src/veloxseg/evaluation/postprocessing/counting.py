@@ -47,7 +47,7 @@ class TargetCounts:
     is_true: BoolArray
     predicted: _Integers
     correct: _Integers
-    lesions_ml: npt.NDArray[np.float64]
+    lesions_ml: npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,0 +1,98 @@
+"""From a run's folder to its record, and what is refused."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from veloxseg.bundle.postprocessing import find_postprocessing, read_record
+from veloxseg.cli import app
+from veloxseg.datasets.workspace import Workspace
+from veloxseg.errors import BundleError, DatasetError
+from veloxseg.evaluation.postprocessing.choice import postprocess
+from veloxseg.training.runs import find_run
+
+
+def test_the_record_says_what_was_chosen_on_what(run: Path) -> None:
+    told: list[tuple[int, int]] = []
+    record = postprocess(run, progress=lambda done, total: told.append((done, total)))
+
+    (step,) = record.steps
+    assert (step.kind, step.labels, step.minimum_ml) == ("minimum_volume", (1, 2), 0.0021)
+    assert record.folds == (0, 1)
+    assert record.num_cases == 10
+    assert record.groups == "folds"
+    assert set(record.checkpoints) == {"0", "1"}
+    assert record.dice_before == pytest.approx(
+        {"mean": (1 + 54 / 55) / 2, "organ": 54 / 55, "lesion": 1}
+    )
+    assert record.dice_after == pytest.approx({"mean": 1, "organ": 1, "lesion": 1})
+    assert record.held_out_gain == pytest.approx(0.5 / 55)
+    assert {"veloxseg", "numpy", "python"} == set(record.versions)
+    assert told[9] == (10, 10)
+    assert read_record(run / "postprocessing.json") == record
+    assert find_postprocessing(find_run(run)).steps == record.steps
+
+
+def test_one_fold_is_chosen_for_by_groups_of_its_cases(run: Path) -> None:
+    record = postprocess(run / "fold_1")
+    assert record.folds == (1,)
+    assert record.num_cases == 5
+    assert record.groups == "cases"
+    assert len(record.steps) == 1
+
+
+def test_a_dataset_is_looked_up_and_references_may_lie_elsewhere(run: Path, tmp_path: Path) -> None:
+    workspace = Workspace.resolve(tmp_path)
+    record = postprocess("100/0", workspace=workspace)
+    assert record.folds == (0,)
+    references = shutil.move(workspace.raw / "Dataset100_Tiny" / "labelsTr", tmp_path / "elsewhere")
+    assert postprocess(run / "fold_0", references=Path(references)).steps == record.steps
+    with pytest.raises(DatasetError, match=r"no such folder.*--references FOLDER"):
+        postprocess(run / "fold_0")
+    shutil.move(references, workspace.preprocessed / "Dataset100_Tiny" / "gt_segmentations")
+    assert postprocess(run / "fold_0").steps == record.steps
+
+
+def test_a_validation_that_is_missing_or_saw_its_cases_is_refused(run: Path) -> None:
+    (run / "fold_1" / "validation" / "summary.json").unlink()
+    with pytest.raises(BundleError, match="validation is not finished"):
+        postprocess(run)
+    assert not (run / "postprocessing.json").exists()
+    (run / "fold_0").rename(run / "fold_all")
+    with pytest.raises(BundleError, match="trained on every case"):
+        postprocess(run / "fold_all")
+
+
+def test_a_mask_without_reference_is_refused(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "nnUNet_raw" / "Dataset100_Tiny" / "labelsTr" / "case_3.nii.gz").unlink()
+    with pytest.raises(DatasetError, match="no reference for case case_3"):
+        postprocess(run)
+
+
+def test_the_command_shows_what_was_tried(run: Path, tmp_path: Path) -> None:
+    words = ["postprocess", "100", "--root", str(tmp_path), "--num-workers", "1"]
+    done = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    assert "from 0.0021 ml" in done.output
+    assert "+0.0091 ± 0.0000  10/0       10 (0)" in done.output
+    assert "Postprocessing: remove components of labels 1, 2 below 0.0021 ml" in done.output
+    assert "Mean Dice: 0.9909 without, 1.0000 with; on held-out folds +0.0091" in done.output
+    assert f"Written: {run / 'postprocessing.json'}" in done.output
+    (run / "fold_0" / "checkpoint_final.pth").unlink()
+    assert "no trained fold 0" in CliRunner().invoke(app, [*words[:1], "100/0", *words[2:]]).output
+
+
+def test_choosing_needs_no_more_than_prediction(run: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path;"
+        "from veloxseg.evaluation.postprocessing.choice import postprocess;"
+        f"postprocess(Path({str(run)!r}));"
+        "assert not {'torch', 'scipy.ndimage', 'SimpleITK'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert json.loads((run / "postprocessing.json").read_text())["steps"]
