@@ -180,6 +180,7 @@ def test_it_says_where_it_comes_from_without_naming_folders(scene, page):
     made = json.loads(scene.read_text())["provenance"]
     assert made["versions"]["veloxseg"] in page
     assert str(scene.parent) not in page
+    assert "<dt>Predictions</dt><dd>masks</dd>" in page
     assert re.search(r"<dt>Summary SHA-256</dt><dd>[0-9a-f]{64}</dd>", page)
 
 

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from veloxseg import __version__
-from veloxseg.evaluation.report.reading import SummaryFile
+from veloxseg.evaluation.report.reading import ProvenanceEntry, SummaryFile
 
 
 def list_origins(summary: SummaryFile, path: Path, *, images: Path | None) -> list[tuple[str, str]]:
@@ -31,7 +31,7 @@ def list_origins(summary: SummaryFile, path: Path, *, images: Path | None) -> li
             ("Evaluated", _date(made.created)),
             ("Command", hide_folders(made.command)),
             ("Versions", ", ".join(f"{name} {one}" for name, one in made.versions.items())),
-            ("Predictions", _last(made.prediction)),
+            ("Predictions", _folders(made)),
             ("References", _last(made.reference)),
             ("Tolerance of NSD", "" if made.tolerance_mm is None else f"{made.tolerance_mm:g} mm"),
         ]
@@ -56,6 +56,13 @@ def hide_folders(command: str | None) -> str:
     except ValueError:
         words = command.split()
     return shlex.join("=".join(map(_last, word.split("="))) for word in words)
+
+
+def _folders(made: ProvenanceEntry) -> str:
+    """Folder of each method's masks, with the method's name where it is another."""
+    last = {name: _last(folder) for name, folder in made.methods.items()}
+    named = (folder if folder == name else f"{name}: {folder}" for name, folder in last.items())
+    return ", ".join(named) or _last(made.prediction)
 
 
 def _last(path: str | None) -> str:

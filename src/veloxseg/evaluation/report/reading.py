@@ -92,6 +92,7 @@ class ProvenanceEntry(_Part):
     command: str | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     prediction: str | None = None
+    methods: dict[str, str] = Field(default_factory=dict)
     reference: str | None = None
     tolerance_mm: float | None = None
     resample: bool = False
