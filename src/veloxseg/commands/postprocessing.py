@@ -83,7 +83,7 @@ def _print(record: "PostprocessingRecord") -> None:
 
 def _table(record: "PostprocessingRecord") -> Table:
     table = Table(box=None)
-    table.add_column("components of", max_width=12, overflow="fold")
+    table.add_column("components of", min_width=13)
     for heading in ("kept", "gain of Dice", "cases +/-", "removed (true)"):
         table.add_column(heading, no_wrap=True)
     table.add_column("used", min_width=12)
