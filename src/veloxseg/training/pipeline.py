@@ -11,7 +11,8 @@ from rich.console import Console
 from veloxseg.datasets.cases import find_cases
 from veloxseg.datasets.description import read_description
 from veloxseg.datasets.workspace import Workspace
-from veloxseg.planning.files import PLANS_NAME, read_plans
+from veloxseg.planning.files import plans_file
+from veloxseg.planning.peer_plans import network_plans
 from veloxseg.planning.plan import plan, preprocess
 from veloxseg.training.launch import TrainingSettings, fold_folder, train
 from veloxseg.training.record import check_same_plan
@@ -68,8 +69,8 @@ def finish_training(settings: TrainingSettings, *, workspace: Workspace, console
         VeloxSegError: what training raises.
     """
     name = workspace.dataset_name(settings.dataset)
-    folder = fold_folder(workspace, name, settings.fold)
-    check_same_plan(folder.parent, read_plans(workspace, name))
+    folder = fold_folder(workspace, name, settings.fold, network=settings.network)
+    check_same_plan(folder.parent, network_plans(workspace, name, settings.network))
     if (folder / FINAL).is_file() and (folder / "validation" / "summary.json").is_file():
         console.print("train: done before")
         return folder
@@ -79,7 +80,7 @@ def finish_training(settings: TrainingSettings, *, workspace: Workspace, console
 
 def is_planned(workspace: Workspace, name: str) -> bool:
     """Whether the plan is newer than everything in the dataset."""
-    plans = workspace.preprocessed / name / f"{PLANS_NAME}.json"
+    plans = plans_file(workspace, name)
     raw = workspace.raw / name
     if not plans.is_file():
         return False

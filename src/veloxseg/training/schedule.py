@@ -60,7 +60,7 @@ class Polynomial:
 
     def rate(self, fraction: float) -> float:
         """Learning rate when ``fraction`` (0 to 1) of the training is done."""
-        return self.peak * (1 - min(fraction, 1.0)) ** 0.9
+        return self.peak * float((1 - min(fraction, 1.0)) ** 0.9)
 
     def advance(self, fraction: float) -> None:
         """Set the optimizer's learning rate for ``fraction`` of the training done."""

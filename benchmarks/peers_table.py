@@ -1,0 +1,282 @@
+"""VeloxSeg beside other networks, trained for equally long on one fold: the table of results.
+
+    python benchmarks/peers_table.py run ROOT RESULTS --dataset 4 --fold 0 --minutes 30
+    python benchmarks/peers_table.py table RESULTS
+
+ROOT holds a planned and preprocessed dataset. Each network is trained on one thread, augmentation
+included, for ``--minutes`` of wall-clock time, or with ``--cpu-minutes`` for as many of the
+process's own CPU time, so that other work on the machine takes no steps from it. Whole validation
+cases are judged on their own grid, mirrored as nnU-Net's validation does it. Seconds of a case are
+CPU time of the sliding window in PyTorch, without mirroring, on one thread. Every stage is its own
+process; what has a result is passed over, and a training that was stopped goes on.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"OMP_NUM_THREADS": "1", "nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1"}
+
+from veloxseg.installation import extension_folder
+
+os.environ["nnUNet_extTrainer"] = str(extension_folder())
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch.utils.flop_counter import FlopCounterMode
+
+from veloxseg.atomic import read_json, write_json
+from veloxseg.datasets.workspace import Workspace
+from veloxseg.planning.files import CONFIGURATION
+from veloxseg.planning.peer_plans import network_plans
+from veloxseg.planning.plan import preprocess
+from veloxseg.quiet import printing_to_log
+from veloxseg.runtime.machine import peak_memory_mb
+from veloxseg.training.observer import SilentObserver
+from veloxseg.training.runs import FINAL
+
+NETWORKS = ("veloxseg_s", "veloxseg_b", "veloxseg_l", "nnunet_own", "segresnet", "swinunetr")
+STEPS_FILE = "steps.json"
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train, judge and measure what has no result yet, each stage in a process of its own."""
+    words = ["--dataset", options.dataset, "--fold", str(options.fold)]
+    words += ["--seed", str(options.seed), "--max-cases", str(options.max_cases)]
+    if options.cpu_minutes is not None:
+        words += ["--cpu-minutes", str(options.cpu_minutes)]
+    else:
+        words += ["--minutes", str(options.minutes)]
+    for network in options.networks or NETWORKS:
+        for stage in STAGES:
+            if not _result(options.results, network, stage).is_file():
+                places = [str(options.root), str(options.results), network]
+                subprocess.run([sys.executable, __file__, stage, *places, *words], check=True)
+                print(f"{network}: {stage} done", flush=True)
+    table(options.results)
+
+
+class StepCounter(SilentObserver):
+    """Counts the training steps of a fold over all its sessions."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.steps: int = read_json(file)["steps"] if file.is_file() else 0
+
+    def stepped(self, *, fraction: float, loss: float) -> None:
+        """One more."""
+        self.steps += 1
+
+    def __exit__(self, *_: object) -> None:
+        write_json(self.file, {"steps": self.steps})
+
+
+def train(options: argparse.Namespace, workspace: Workspace, name: str, network: str) -> Any:
+    """One training within the budget; its steps, time and peak of memory."""
+    from veloxseg.training.launch import (
+        TrainingSettings,
+        _last_checkpoint,
+        _make_trainer,
+        _seed,
+        fold_folder,
+    )
+    from veloxseg.training.record import write_record
+    from veloxseg.training.schedule import Budget
+
+    plans = network_plans(workspace, name, network)
+    with printing_to_log():
+        preprocess(name, workspace=workspace, network=network)
+    folder = fold_folder(workspace, name, options.fold, network=network)
+    begun = any(folder.glob("checkpoint_*.pth"))
+    settings = TrainingSettings(
+        dataset=name, fold=options.fold, network=network, resume=begun, device="cpu", num_workers=0
+    )
+    by_cpu = options.cpu_minutes is not None
+    minutes = options.cpu_minutes if by_cpu else options.minutes
+    clock: Callable[[], float] = time.process_time if by_cpu else time.monotonic
+    _seed(options.seed)
+    with printing_to_log():
+        trainer = _make_trainer(settings, name, torch.device("cpu"))
+        trainer.quiet = True
+        trainer.budget = Budget(seconds=60 * minutes, clock=clock)
+        trainer.observer = StepCounter(folder / STEPS_FILE)
+        if begun:
+            trainer.load_checkpoint(str(_last_checkpoint(folder)))
+            _seed(options.seed + trainer.current_epoch)
+        started = time.monotonic()
+        if not (folder / FINAL).is_file():
+            write_record(folder, plans=plans, network=network, minutes=minutes, by_cpu=by_cpu)
+            trainer.run_training()
+    configuration = plans["configurations"][CONFIGURATION]
+    return {
+        "minutes": minutes,
+        "clock": "CPU" if by_cpu else "wall",
+        "wall_minutes_of_last_session": round((time.monotonic() - started) / 60, 1),
+        "steps": read_json(folder / STEPS_FILE)["steps"],
+        "seed": options.seed,
+        "patch_size": configuration["patch_size"],
+        "batch_size": configuration["batch_size"],
+        "learning_rate": configuration["training"]["learning_rate"],
+        "optimizer": configuration["training"].get("optimizer", "adamw"),
+        "peak_training_mb": peak_memory_mb(),
+    }
+
+
+def judge(options: argparse.Namespace, workspace: Workspace, name: str, network: str) -> Any:
+    """Whole validation cases, by VeloxSeg's evaluation."""
+    from veloxseg.evaluation.summary import evaluate_folder
+    from veloxseg.training.launch import TrainingSettings, fold_folder, train
+
+    folder = fold_folder(workspace, name, options.fold, network=network)
+    settings = TrainingSettings(
+        dataset=name, fold=options.fold, network=network, resume=True, device="cpu", num_workers=0
+    )
+    train(settings, workspace=workspace, console=Console(quiet=True))  # finished: validates alone
+    return evaluate_folder(
+        folder / "validation",
+        workspace.raw / name / "labelsTr",
+        subset=True,
+        name=network,
+        output=options.results / f"{network}.summary.json",
+    ).to_json()
+
+
+def measure(options: argparse.Namespace, workspace: Workspace, name: str, network: str) -> Any:
+    """CPU seconds of whole cases, multiply-adds of a patch and the peak of memory."""
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+
+    from veloxseg.training.launch import run_folder
+
+    plans = network_plans(workspace, name, network)
+    configuration = plans["configurations"][CONFIGURATION]
+    preprocessed = workspace.preprocessed / name
+    folder = preprocessed / configuration["data_identifier"]
+    keys = read_json(preprocessed / "splits_final.json")[options.fold]["val"][: options.max_cases]
+    predictor = nnUNetPredictor(
+        tile_step_size=0.5,
+        use_gaussian=True,
+        use_mirroring=False,
+        device=torch.device("cpu"),
+        allow_tqdm=False,
+    )
+    with printing_to_log():
+        predictor.initialize_from_trained_model_folder(
+            str(run_folder(workspace, name, network=network)), (options.fold,)
+        )
+    network_of_fold = predictor.network.eval()
+    cases = infer_dataset_class(str(folder))(str(folder), keys)
+    seconds = []
+    for number, key in enumerate([keys[0], *keys]):  # the first one once more, to warm up
+        image = torch.from_numpy(np.array(cases.load_case(key)[0][:]))
+        started = time.process_time()
+        predictor.predict_sliding_window_return_logits(image)
+        if number:
+            seconds.append(time.process_time() - started)
+    peak = peak_memory_mb()
+    patch = torch.zeros(1, image.shape[0], *configuration["patch_size"])
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network_of_fold(patch)
+    return {
+        "cases": len(seconds),
+        "cpu_seconds_per_case": float(np.mean(seconds)),
+        "peak_inference_mb": peak,
+        "parameters": sum(p.numel() for p in network_of_fold.parameters()),
+        "multiply_adds": int(counter.get_total_flops()) // 2,
+    }
+
+
+STAGES: dict[str, Callable[..., Any]] = {"train": train, "judge": judge, "measure": measure}
+
+
+def _result(results: Path, network: str, stage: str) -> Path:
+    return results / f"{network}.{stage}.json"
+
+
+def run_stage(options: argparse.Namespace) -> None:
+    """One stage of one network, in this process."""
+    torch.set_num_threads(1)
+    workspace = Workspace.resolve(options.root)
+    workspace.export()
+    name = workspace.dataset_name(options.dataset)
+    (network,) = options.networks
+    found = STAGES[options.command](options, workspace, name, network)
+    write_json(_result(options.results, network, options.command), found)
+
+
+def table(results: Path) -> None:
+    """Print what was found as Markdown."""
+    print(
+        "| network | parameters | multiply-adds | patch, batch | steps | Dice (95 %) | HD95 mm | "
+        "NSD at 1 mm | CPU s a case | peak MB: training, inference |"
+    )
+    print("| --- |" + " ---: |" * 9)
+    trained = [file.name.removesuffix(".train.json") for file in results.glob("*.train.json")]
+    known = [network for network in NETWORKS if network in trained]
+    for network in [*known, *sorted(set(trained) - set(known))]:
+        files = [_result(results, network, stage) for stage in STAGES]
+        if not all(file.is_file() for file in files):
+            print(f"| {network} |" + " |" * 9)
+            continue
+        training, judged, cost = map(read_json, files)
+        print(_row(network, training, judged["statistics"]["foreground_mean"], cost))
+
+
+def _row(network: str, training: Any, judged: Any, cost: Any) -> str:
+    dice = judged["Dice"]
+    interval = (
+        "" if dice["interval_95"] is None else " ({:.3f} to {:.3f})".format(*dice["interval_95"])
+    )
+    cells = [
+        network,
+        f"{cost['parameters'] / 1e6:.2f} M",
+        f"{cost['multiply_adds'] / 1e9:.3g} G",
+        f"{'×'.join(map(str, training['patch_size']))}, {training['batch_size']}",
+        str(training["steps"]),
+        _number(dice["mean"], 3) + interval,
+        _number(judged["HD95_mm"]["mean"], 2),
+        _number(judged["NSD"]["mean"], 3),
+        f"{cost['cpu_seconds_per_case']:.2f}",
+        f"{training['peak_training_mb']:.0f}, {cost['peak_inference_mb']:.0f}",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _number(value: float | None, places: int) -> str:
+    return "undefined" if value is None else f"{value:.{places}f}"
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("run", *STAGES):
+        command = commands.add_parser(name)
+        command.add_argument("root", type=Path)
+        command.add_argument("results", type=Path)
+        command.add_argument("networks", nargs="*")
+        command.add_argument("--dataset", default="4")
+        command.add_argument("--fold", type=int, default=0)
+        command.add_argument("--seed", type=int, default=0)
+        command.add_argument("--max-cases", type=int, default=20, help="whose time is measured")
+        budget = command.add_mutually_exclusive_group()
+        budget.add_argument("--minutes", type=float, default=30)
+        budget.add_argument("--cpu-minutes", type=float)
+    commands.add_parser("table").add_argument("results", type=Path)
+    options = parser.parse_args(words)
+    if options.command == "table":
+        table(options.results)
+    elif options.command == "run":
+        run(options)
+    else:
+        run_stage(options)
+
+
+if __name__ == "__main__":
+    main()
