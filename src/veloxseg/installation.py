@@ -12,6 +12,7 @@ from veloxseg.errors import VeloxSegError
 
 INSTALL_TRAINING = 'pip install "veloxseg[train]"'
 INSTALL_IMAGES = 'pip install "veloxseg[images]"'
+INSTALL_EVALUATION = 'pip install "veloxseg[evaluation]"'
 INSTALL_DEMO = 'pip install "veloxseg[demo]"'
 _BASE = ("veloxseg", "numpy", "nibabel", "openvino", "onnxruntime")
 _TRAINING = ("torch", "nnunetv2", "SimpleITK", "scipy", "safetensors", "onnx", "matplotlib")

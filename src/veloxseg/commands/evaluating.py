@@ -9,7 +9,7 @@ import typer
 
 from veloxseg.commands.naming import label_names, method_folders
 from veloxseg.commands.reporting import case_bar, reported, results_console
-from veloxseg.installation import INSTALL_TRAINING, num_cores, require_packages
+from veloxseg.installation import INSTALL_EVALUATION, num_cores, require_packages
 
 if TYPE_CHECKING:
     from veloxseg.evaluation.summary import Summary
@@ -86,9 +86,9 @@ def evaluate(
     ] = None,
 ) -> None:
     """Compare masks with references of the same name: overlap, surfaces, lesions, volumes."""
-    require_packages("scipy", install=INSTALL_TRAINING)
+    require_packages("scipy", install=INSTALL_EVALUATION)
     if resample:
-        require_packages("SimpleITK", install=INSTALL_TRAINING)
+        require_packages("SimpleITK", install=INSTALL_EVALUATION)
     from veloxseg.evaluation.summary import evaluate_folder
 
     with case_bar("Evaluating") as progress:

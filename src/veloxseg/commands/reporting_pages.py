@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from veloxseg.commands.reporting import case_bar, reported, results_console
-from veloxseg.installation import INSTALL_TRAINING, require_packages
+from veloxseg.installation import INSTALL_EVALUATION, require_packages
 
 
 @reported()
@@ -37,7 +37,7 @@ def report(
     ] = None,
 ) -> None:
     """Write an evaluation as one HTML page: figures, plots, pictures of cases."""
-    require_packages("scipy", "jinja2", "PIL", "contourpy", install=INSTALL_TRAINING)
+    require_packages("scipy", "jinja2", "PIL", "contourpy", install=INSTALL_EVALUATION)
     from veloxseg.evaluation.report.page import write_report
 
     with case_bar("Drawing") as progress:
