@@ -26,7 +26,7 @@ install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) pip install --quiet --editable ".[train,dev]"
+	$(RUN) pip install --quiet --editable ".[dev]"
 	touch $@
 
 $(VENV)/.documenting: pyproject.toml
@@ -35,4 +35,4 @@ $(VENV)/.documenting: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build demo_output
+	rm -rf $(VENV) build demo_output demo_hippocampus
