@@ -163,6 +163,7 @@ def measure(options: argparse.Namespace, workspace: Workspace, name: str, networ
         tile_step_size=0.5,
         use_gaussian=True,
         use_mirroring=False,
+        perform_everything_on_device=False,
         device=torch.device("cpu"),
         allow_tqdm=False,
     )

@@ -24,6 +24,7 @@ class Pyramid(nn.Module):
         super().__init__()
         self.decoder = nn.Module()
         self.decoder.deep_supervision = False
+        self.decoder.seg_layers = nn.ModuleList(nn.Conv3d(1, 1, 1) for _ in range(3))
 
     def forward(self, x):
         heads = [x, *(nn.functional.avg_pool3d(x, cell) for cell in (2, 4))]
@@ -69,6 +70,13 @@ def test_coarse_heads_cover_the_patch_cell_for_cell_and_no_zeros():
     assert torch.equal(fine, patch)
     assert torch.equal(coarse, nn.functional.avg_pool3d(patch, 2))
     assert torch.equal(network(patch), patch)  # the forward is logits, before and after
+
+
+def test_heads_that_are_not_supervised_ask_for_no_gradients():
+    inner = Pyramid()
+    SupervisedUNet(inner, multiple=(1, 1, 1), head_strides=((1, 1, 1), (2, 2, 2)))
+    asked = [layer.weight.requires_grad for layer in inner.decoder.seg_layers]
+    assert asked == [False, True, True]  # nnU-Net keeps the coarsest first
 
 
 def test_an_error_leaves_the_forward_as_it_was():

@@ -65,6 +65,9 @@ class SupervisedUNet(PeerNetwork):
     def __init__(self, network: nn.Module, *, multiple: Axes, head_strides: Sequence[Axes]) -> None:
         super().__init__(network, multiple=multiple)
         self._head_strides = tuple(head_strides)
+        decoder: Any = network.decoder
+        for layer in decoder.seg_layers[: -len(self._head_strides)]:  # coarsest first
+            layer.requires_grad_(False)  # never supervised: several GPUs would wait for them
 
     @property
     def head_strides(self) -> tuple[Axes, ...]:
