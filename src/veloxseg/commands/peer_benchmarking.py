@@ -86,7 +86,7 @@ def _print(found: "PeerBenchmark") -> None:
     table = Table(title=f"Patches of {_times(found.patch_size)}, {found.channels} channels")
     table.add_column("Network", overflow="fold")
     for heading in ("Parameters", "Multiply-adds", "Patches/s", "Ratio", "Peak MB", "Input"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for one in found.networks:
         ratio, peak = one.ratio_to_veloxseg, one.peak_memory_mb
         table.add_row(
