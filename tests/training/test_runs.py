@@ -28,9 +28,14 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def _make_run(
-    workspace: Workspace, trainer: str, *, finished: Sequence[str], begun: Sequence[str] = ()
+    workspace: Workspace,
+    trainer: str,
+    *,
+    finished: Sequence[str],
+    begun: Sequence[str] = (),
+    plans: str = "VeloxSegPlans",
 ) -> Path:
-    folder = workspace.results / "Dataset100_Tiny" / f"{trainer}__VeloxSegPlans__3d_fullres"
+    folder = workspace.results / "Dataset100_Tiny" / f"{trainer}__{plans}__3d_fullres"
     write_json(folder / "dataset.json", _DATASET)
     write_json(folder / "plans.json", {})
     for fold in (*finished, *begun):
@@ -72,6 +77,19 @@ def test_a_dataset_means_its_newest_run(workspace: Workspace) -> None:
     assert find_run("100", workspace=workspace).folder == new
     assert find_run("Dataset100_Tiny/1", workspace=workspace).folder == new
     assert find_run("100/0", workspace=workspace).folder == old
+
+
+def test_a_newer_run_of_another_network_does_not_stand_for_the_dataset(
+    workspace: Workspace,
+) -> None:
+    own = _make_run(workspace, "T", finished=["0"], begun=["2"])
+    os.utime(own / "fold_0" / "checkpoint_final.pth", (1e9, 1e9))
+    peer = _make_run(workspace, "T", finished=["0", "1", "2"], plans="VeloxSegPlans_segresnet")
+    assert find_run("100", workspace=workspace).folder == own
+    assert find_run("100/0", workspace=workspace).folder == own
+    assert find_run("100/1", workspace=workspace).folder == peer  # nothing else has that fold
+    with pytest.raises(BundleError, match="unfinished"):
+        find_run("100/2", workspace=workspace)
 
 
 def test_an_unfinished_fold_is_refused_with_how_to_finish_it(workspace: Workspace) -> None:

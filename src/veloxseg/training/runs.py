@@ -8,6 +8,7 @@ from veloxseg.atomic import read_json
 from veloxseg.datasets.description import DatasetDescription, read_description
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import BundleError
+from veloxseg.planning.files import PLANS_NAME
 
 FINAL = "checkpoint_final.pth"
 
@@ -41,7 +42,8 @@ def find_run(run: str | Path, *, workspace: Workspace | None = None) -> Run:
 
     Args:
         run: A results folder (``TRAINER__PLANS__CONFIGURATION`` or a ``fold_N`` in it), or
-            ``DATASET`` or ``DATASET/FOLD`` for the newest run of a dataset.
+            ``DATASET`` or ``DATASET/FOLD`` for the newest run of a dataset: of its VeloxSeg plan
+            where there is one, not of another network that it is compared with.
         workspace: Where datasets are looked up; a folder needs none.
 
     Raises:
@@ -66,12 +68,17 @@ def find_run(run: str | Path, *, workspace: Workspace | None = None) -> Run:
 
 
 def _newest(results: Path, fold: str | None) -> Path:
-    """The run folder with the newest final checkpoint, or the newest of any where none has one."""
+    """The run folder with the newest final checkpoint, or the newest of any where none has one.
+
+    Runs by the dataset's own plan come before those of networks that it is compared with.
+    """
     number = "*" if fold is None else fold
-    for pattern in (f"*__*__*/fold_{number}/{FINAL}", f"*__*__*/fold_{number}/*.pth"):
-        found = sorted(results.glob(pattern), key=lambda file: file.stat().st_mtime)
-        if found:
-            return found[-1].parent.parent
+    for plans_name in (PLANS_NAME, "*"):
+        for checkpoint in (FINAL, "*.pth"):
+            pattern = f"*__{plans_name}__*/fold_{number}/{checkpoint}"
+            found = sorted(results.glob(pattern), key=lambda file: file.stat().st_mtime)
+            if found:
+                return found[-1].parent.parent
     fold_text = "" if fold is None else f" fold {fold}"
     raise BundleError(
         f"{results}: no trained{fold_text or ' fold'}. Train it first: "
