@@ -8,11 +8,13 @@ included, for ``--minutes`` of wall-clock time, or with ``--cpu-minutes`` for as
 process's own CPU time, so that other work on the machine takes no steps from it. Whole validation
 cases are judged on their own grid, mirrored as nnU-Net's validation does it. Seconds of a case are
 CPU time of the sliding window in PyTorch, without mirroring, on one thread. Every stage is its own
-process; what has a result is passed over, and a training that was stopped goes on.
+process; what has a result is passed over, a training that was stopped goes on, and where a stage
+fails, the other networks still have their turn.
 """
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -33,6 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from veloxseg.atomic import read_json, write_json
 from veloxseg.datasets.workspace import Workspace
+from veloxseg.errors import VeloxSegError
 from veloxseg.planning.files import CONFIGURATION
 from veloxseg.planning.peer_plans import network_plans
 from veloxseg.planning.plan import preprocess
@@ -42,51 +45,121 @@ from veloxseg.training.observer import SilentObserver
 from veloxseg.training.runs import FINAL
 
 NETWORKS = ("veloxseg_s", "veloxseg_b", "veloxseg_l", "nnunet_own", "segresnet", "swinunetr")
+SETTINGS_FILE = "settings.json"
 STEPS_FILE = "steps.json"
 
 
 def run(options: argparse.Namespace) -> None:
     """Train, judge and measure what has no result yet, each stage in a process of its own."""
+    _require_same_settings(options)
     words = ["--dataset", options.dataset, "--fold", str(options.fold)]
     words += ["--seed", str(options.seed), "--max-cases", str(options.max_cases)]
     if options.cpu_minutes is not None:
         words += ["--cpu-minutes", str(options.cpu_minutes)]
     else:
         words += ["--minutes", str(options.minutes)]
+    failed = []
     for network in options.networks or NETWORKS:
         for stage in STAGES:
-            if not _result(options.results, network, stage).is_file():
-                places = [str(options.root), str(options.results), network]
-                subprocess.run([sys.executable, __file__, stage, *places, *words], check=True)
-                print(f"{network}: {stage} done", flush=True)
+            if _result(options.results, network, stage).is_file():
+                continue
+            places = [str(options.root), str(options.results), network]
+            code = _run_to_its_end([sys.executable, __file__, stage, *places, *words])
+            print(
+                f"{network}: {stage} {f'failed with code {code}' if code else 'done'}", flush=True
+            )
+            if code:
+                failed.append(network)
+                break
     table(options.results)
+    if failed:
+        sys.exit(f"Failed: {', '.join(failed)}. What they said is above; run it again to go on.")
+
+
+def _require_same_settings(options: argparse.Namespace) -> None:
+    """Keep results apart that are not to stand in one table."""
+    by_cpu = options.cpu_minutes is not None
+    settings = {
+        "dataset": options.dataset,
+        "fold": options.fold,
+        "minutes": float(options.cpu_minutes if by_cpu else options.minutes),
+        "clock": "CPU" if by_cpu else "wall",
+        "seed": options.seed,
+        "max_cases": options.max_cases,
+    }
+    file = options.results / SETTINGS_FILE
+    if not file.is_file():
+        write_json(file, settings)
+    elif (found := read_json(file)) != settings:
+        sys.exit(f"{file}: {found}. Now it would be {settings}. Give another folder of results.")
+
+
+def _run_to_its_end(words: Sequence[str]) -> int:
+    """The code of a process that is let finish, told to stop or not: it may keep a checkpoint.
+
+    Raises:
+        KeyboardInterrupt: it was stopped.
+    """
+    process = subprocess.Popen(words)
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:  # the terminal has told the process as well
+        process.wait()
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if code in (-signal.SIGINT, -signal.SIGTERM):
+        raise KeyboardInterrupt
+    return code
 
 
 class StepCounter(SilentObserver):
-    """Counts the training steps of a fold over all its sessions."""
+    """Counts the training steps of a fold over all its sessions.
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.steps: int = read_json(file)["steps"] if file.is_file() else 0
+    The count after every epoch is kept: a training that was killed goes on from an earlier one.
+
+    Args:
+        file: Where.
+        epoch: That the training goes on from; None where it begins.
+    """
+
+    def __init__(self, file: Path, *, epoch: int | None) -> None:
+        self._file = file
+        self._epoch = epoch or 0
+        before = {} if epoch is None else read_json(file)
+        self._after = {int(e): steps for e, steps in before.items() if int(e) <= self._epoch}
+        self.steps: int = max(self._after.values(), default=0)
 
     def stepped(self, *, fraction: float, loss: float) -> None:
         """One more."""
         self.steps += 1
 
-    def __exit__(self, *_: object) -> None:
-        write_json(self.file, {"steps": self.steps})
+    def epoch_ended(self, *, epoch: int, dice: float) -> None:
+        """Keep the count."""
+        self._epoch = epoch
+        self._keep()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is KeyboardInterrupt:  # the steps of an epoch that was cut short are kept as well
+            self._keep()
+
+    def _keep(self) -> None:
+        self._after[self._epoch] = self.steps
+        write_json(self._file, self._after)
 
 
 def train(options: argparse.Namespace, workspace: Workspace, name: str, network: str) -> Any:
     """One training within the budget; its steps, time and peak of memory."""
     from veloxseg.training.launch import (
         TrainingSettings,
+        _interrupted_by_termination,
         _last_checkpoint,
         _make_trainer,
         _seed,
         fold_folder,
     )
-    from veloxseg.training.record import write_record
+    from veloxseg.training.record import read_record, write_record
     from veloxseg.training.schedule import Budget
 
     plans = network_plans(workspace, name, network)
@@ -99,32 +172,37 @@ def train(options: argparse.Namespace, workspace: Workspace, name: str, network:
     )
     by_cpu = options.cpu_minutes is not None
     minutes = options.cpu_minutes if by_cpu else options.minutes
+    made_by = {"network": network, "minutes": minutes, "by_cpu": by_cpu, "seed": options.seed}
+    if begun and (found := read_record(folder)) != found | made_by:
+        raise VeloxSegError(f"{folder}: begun by another training. Move it away to train by this.")
+    finished = (folder / FINAL).is_file()
     clock: Callable[[], float] = time.process_time if by_cpu else time.monotonic
     _seed(options.seed)
-    with printing_to_log():
+    with printing_to_log(), _interrupted_by_termination():
         trainer = _make_trainer(settings, name, torch.device("cpu"))
         trainer.quiet = True
         trainer.budget = Budget(seconds=60 * minutes, clock=clock)
-        trainer.observer = StepCounter(folder / STEPS_FILE)
         if begun:
             trainer.load_checkpoint(str(_last_checkpoint(folder)))
             _seed(options.seed + trainer.current_epoch)
+        counter = StepCounter(folder / STEPS_FILE, epoch=trainer.current_epoch if begun else None)
+        trainer.observer = counter
         started = time.monotonic()
-        if not (folder / FINAL).is_file():
-            write_record(folder, plans=plans, network=network, minutes=minutes, by_cpu=by_cpu)
+        if not finished:
+            write_record(folder, plans=plans, resume=begun, **made_by)
             trainer.run_training()
     configuration = plans["configurations"][CONFIGURATION]
     return {
         "minutes": minutes,
         "clock": "CPU" if by_cpu else "wall",
         "wall_minutes_of_last_session": round((time.monotonic() - started) / 60, 1),
-        "steps": read_json(folder / STEPS_FILE)["steps"],
+        "steps": counter.steps,
         "seed": options.seed,
         "patch_size": configuration["patch_size"],
         "batch_size": configuration["batch_size"],
         "learning_rate": configuration["training"]["learning_rate"],
         "optimizer": configuration["training"].get("optimizer", "adamw"),
-        "peak_training_mb": peak_memory_mb(),
+        "peak_training_mb": None if finished else peak_memory_mb(),
     }
 
 
@@ -213,6 +291,8 @@ def run_stage(options: argparse.Namespace) -> None:
 
 def table(results: Path) -> None:
     """Print what was found as Markdown."""
+    if (results / SETTINGS_FILE).is_file():
+        print(", ".join(f"{k} {v}" for k, v in read_json(results / SETTINGS_FILE).items()) + "\n")
     print(
         "| network | parameters | multiply-adds | patch, batch | steps | Dice (95 %) | HD95 mm | "
         "NSD at 1 mm | CPU s a case | peak MB: training, inference |"
@@ -234,6 +314,7 @@ def _row(network: str, training: Any, judged: Any, cost: Any) -> str:
     interval = (
         "" if dice["interval_95"] is None else " ({:.3f} to {:.3f})".format(*dice["interval_95"])
     )
+    missing = judged["HD95_mm"]["num_undefined"]
     cells = [
         network,
         f"{cost['parameters'] / 1e6:.2f} M",
@@ -241,16 +322,16 @@ def _row(network: str, training: Any, judged: Any, cost: Any) -> str:
         f"{'×'.join(map(str, training['patch_size']))}, {training['batch_size']}",
         str(training["steps"]),
         _number(dice["mean"], 3) + interval,
-        _number(judged["HD95_mm"]["mean"], 2),
+        _number(judged["HD95_mm"]["mean"], 2) + (f", undefined in {missing}" if missing else ""),
         _number(judged["NSD"]["mean"], 3),
         f"{cost['cpu_seconds_per_case']:.2f}",
-        f"{training['peak_training_mb']:.0f}, {cost['peak_inference_mb']:.0f}",
+        f"{_number(training['peak_training_mb'], 0)}, {_number(cost['peak_inference_mb'], 0)}",
     ]
     return "| " + " | ".join(cells) + " |"
 
 
 def _number(value: float | None, places: int) -> str:
-    return "undefined" if value is None else f"{value:.{places}f}"
+    return "–" if value is None else f"{value:.{places}f}"
 
 
 def main(words: Sequence[str] | None = None) -> None:
