@@ -126,7 +126,7 @@ def _optimizer(training: PublishedTraining, report: KeyReport, place: str) -> di
     elif named.name.lower() == "adamw":
         report.honour(named.name_place, "AdamW")
     else:
-        report.refuse(named.name_place, f"{named.name}: the trainer has AdamW alone")
+        report.refuse(named.name_place, f"{named.name}: AdamW is taken, as published")
     rate, decay = named.first(*_RATE), named.first(*_DECAY)
     if rate is None:
         raise PlanError(
@@ -241,7 +241,7 @@ def _is_cosine(named: NamedArguments, report: KeyReport, published: float) -> bo
         report.honour(named.name_place, f"{named.name}: a cosine, renewed every step")
         return True
     report.refuse(
-        named.name_place, f"{named.name}: the trainer has a cosine alone, here to {published:g}"
+        named.name_place, f"{named.name}: a cosine to {published:g} is taken, as published"
     )
     return False
 
