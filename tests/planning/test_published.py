@@ -200,7 +200,10 @@ def test_a_missing_schedule_is_a_constant_rate_without_warm_up(plan):
 REFUSED = [
     ({"seed": 3}, "training.seed: set when training: veloxseg train --seed"),
     ({"amp": True}, "training.amp: a plan has no such setting"),
-    ({"optimizer": {"name": "SGD", "lr": 1e-2, "momentum": 0.9}}, "optimizer.name: SGD: the train"),
+    (
+        {"optimizer": {"name": "SGD", "lr": 1e-2, "momentum": 0.9}},
+        "optimizer.name: SGD: AdamW is taken, as published",
+    ),
     ({"optimizer": {"name": "SGD", "lr": 1e-2, "momentum": 0.9}}, "optimizer.momentum: 0.9"),
     ({"optimizer": {"lr": 1e-2, "betas": [0.9, 0.99]}}, "optimizer.betas: [0.9, 0.99]: "),
     ({"warmup_scheduler": {"total_iters": 2500}}, "warmup_scheduler.total_iters: 2500 is not"),
