@@ -127,7 +127,7 @@ class StepCounter(SilentObserver):
     def __init__(self, file: Path, *, epoch: int | None) -> None:
         self._file = file
         self._epoch = epoch or 0
-        before = {} if epoch is None else read_json(file)
+        before = read_json(file) if epoch is not None and file.is_file() else {}
         self._after = {int(e): steps for e, steps in before.items() if int(e) <= self._epoch}
         self.steps: int = max(self._after.values(), default=0)
 
