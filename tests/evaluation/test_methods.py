@@ -43,16 +43,16 @@ def poor(tmp_path, labels_tr) -> Path:
     return tmp_path / "poor"
 
 
-def printed(table) -> str:
-    console = Console(width=150)
+def printed(table, width: int = 150) -> str:
+    console = Console(width=width)
     with console.capture() as capture:
         console.print(table)
     return capture.get()
 
 
-def cells(text: str) -> list[list[str]]:
-    lines = [line for line in text.splitlines() if line.startswith("│")]
-    return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
+def cells(table) -> list[list[str]]:
+    rows = zip(*(column.cells for column in table.columns), strict=True)
+    return [[str(cell) for cell in row] for row in rows]
 
 
 def test_methods_are_compared_case_by_case(good, poor, labels_tr):
@@ -142,7 +142,7 @@ def test_the_csv_has_a_row_for_every_method_case_and_label(good, poor, labels_tr
 
 def test_statistics_are_printed_for_each_method_and_label(good, poor, labels_tr):
     summary = evaluate_folder(good, labels_tr, labels=LABELS, others={"poor": poor})
-    rows = cells(printed(format_statistics(summary)))
+    rows = cells(format_statistics(summary))
     assert [row[1] for row in rows if row[1]] == ["organ", "lesion", "all"] * 2
     assert rows[0] == [
         "good",
@@ -161,19 +161,29 @@ def test_statistics_are_printed_for_each_method_and_label(good, poor, labels_tr)
 
 def test_comparisons_are_printed_with_both_p_values(good, poor, labels_tr):
     summary = evaluate_folder(good, labels_tr, labels=LABELS, others={"poor": poor}, name="ours")
-    text = printed(format_comparisons(summary))
-    assert "ours minus other methods" in text
-    first = cells(text)[0]
-    assert first == [
+    table = format_comparisons(summary)
+    assert "ours minus other methods" in printed(table)
+    assert cells(table)[0] == [
         "poor", "organ", "Dice", "+0.200", "0.200 to 0.200", "0.031", "0.281", "6", "0",
     ]  # fmt: skip
 
 
+def test_figures_stay_whole_in_a_terminal_of_80_columns(good, poor, labels_tr):
+    others = {"of_a_long_name": poor}
+    summary = evaluate_folder(good, labels_tr, labels=LABELS, others=others)
+    statistics = printed(format_statistics(summary), width=80)
+    comparisons = printed(format_comparisons(summary), width=80)
+    assert statistics.count("Volume error ml") == 2 * 3
+    assert "1.000 to 1.000" in statistics
+    assert "+0.200 0.200 to 0.200 0.031 0.281" in " ".join(comparisons.split())
+    assert "…" not in statistics + comparisons
+
+
 def test_many_cases_are_printed_as_their_means(good, labels_tr, monkeypatch):
     summary = evaluate_folder(good, labels_tr, labels=LABELS)
-    assert len(cells(printed(format_summary(summary)))) == 6 * 2 + 3
+    assert len(cells(format_summary(summary))) == 6 * 2 + 3
     monkeypatch.setattr("veloxseg.evaluation.table.SHOWN_CASES", 5)
-    assert len(cells(printed(format_summary(summary)))) == 3
+    assert len(cells(format_summary(summary))) == 3
 
 
 def test_a_cross_validation_is_evaluated_over_all_its_folds(good, labels_tr, tmp_path):
@@ -280,7 +290,7 @@ def test_one_case_is_enough_but_for_an_interval(tmp_path):
     assert found["mean"] == pytest.approx(2 / 3)
     assert (found["sd"], found["interval_95"]) == (None, None)
     assert summary.comparisons[0].p == 1
-    assert cells(printed(format_statistics(summary)))[0][3:7] == ["0.667", "-", "0.667", "-"]
+    assert cells(format_statistics(summary))[0][3:7] == ["0.667", "-", "0.667", "-"]
 
 
 @pytest.mark.parametrize("folder", ["good", "labelsTr"])

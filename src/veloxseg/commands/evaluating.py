@@ -125,10 +125,10 @@ def _print(summary: "Summary") -> None:
 
     console = results_console()
     if len(summary.cases) <= SHOWN_CASES or summary.subsets:
-        console.print(format_summary(summary))
-    console.print(format_statistics(summary))
+        console.print(format_summary(summary), end="\n\n")
+    console.print(format_statistics(summary), end="\n\n")
     if summary.others:
-        console.print(format_comparisons(summary))
+        console.print(format_comparisons(summary), end="\n\n")
     for sentence in _remarks(summary):
         console.print(sentence)
 

@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Mapping
+from itertools import groupby
 from typing import Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from veloxseg.evaluation.comparison import Comparison
@@ -25,7 +27,7 @@ def format_summary(summary: Summary) -> Table:
     Of more than `SHOWN_CASES` cases there are the means alone. Where subsets of channels were asked
     for, there are means of each, with its number of cases. What is undefined shows as a dash.
     """
-    table = Table(title=f"{len(summary.cases)} cases", show_footer=False)
+    table = Table(title=f"{len(summary.cases)} cases")
     table.add_column("Case", overflow="fold")
     table.add_column("Label")
     for heading in ("Dice", "HD95 mm", "Volume ml", "Reference ml"):
@@ -45,14 +47,14 @@ def format_statistics(summary: Summary) -> Table:
 
     The row ``all`` is of the cases' means over labels. Dashes are undefined.
     """
-    table = Table(title=f"Over cases: {summary.name}" if summary.others else "Over cases")
+    table = _narrow(f"Over cases: {summary.name}" if summary.others else "Over cases")
     methods = {summary.name: summary, **summary.others}
     if summary.others:
         table.add_column("Method", overflow="fold")
-    for heading in ("Label", "Metric"):
-        table.add_column(heading)
+    table.add_column("Label", overflow="fold")
+    table.add_column("Metric", no_wrap=True)
     for heading in ("Mean", "SD", "Median", "95 % interval", "Cases", "Undefined"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, method in methods.items():
         for label, statistics in method.statistics.items():
             if label is None and len(summary.label_names) == 1:
@@ -69,19 +71,26 @@ def format_statistics(summary: Summary) -> Table:
 
 def format_comparisons(summary: Summary) -> Table:
     """Lay out how the method differs from each other one on the same cases."""
-    table = Table(title=f"{summary.name} minus other methods, case by case")
-    for heading in ("Other", "Label", "Metric"):
+    table = _narrow(f"{summary.name} minus other methods, case by case")
+    for heading in ("Other", "Label"):
         table.add_column(heading, overflow="fold")
-    for heading in ("Difference", "95 % interval", "p", "p (Holm)", "Pairs", "Left out"):
-        table.add_column(heading, justify="right")
-    for one in summary.comparisons:
-        table.add_row(
-            one.other,
-            _label_name(one.label, summary.label_names),
-            METRICS[one.metric].heading,
-            *_comparison_cells(one),
-        )
+    table.add_column("Metric", no_wrap=True)
+    for heading in ("Difference", "95 % interval", "p", "p Holm", "Pairs", "Left out"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for (other, label), group in groupby(
+        summary.comparisons, key=lambda one: (one.other, one.label)
+    ):
+        table.add_section()
+        words = [other, _label_name(label, summary.label_names)]
+        for one in group:
+            table.add_row(*words, METRICS[one.metric].heading, *_comparison_cells(one))
+            words = ["", ""]  # once is enough
     return table
+
+
+def _narrow(title: str) -> Table:
+    """A table without lines between columns: figures stay whole in a terminal of 80 columns."""
+    return Table(title=title, box=SIMPLE_HEAD, padding=0, show_edge=False)
 
 
 def _add_means(table: Table, title: str, summary: Summary, *, style: str = "") -> None:
