@@ -163,6 +163,18 @@ def test_an_unknown_network_is_answered_with_all_names() -> None:
         benchmark_peers(comparison_of_patch((32, 32, 32)), networks=["nope"])
 
 
+def test_a_network_that_cannot_take_the_channels_is_left_out_or_refused_at_once(
+    measured: list[str],
+) -> None:
+    comparison = comparison_of_patch((32, 32, 32), channels=3)
+    with pytest.raises(PlanError, match=r"V-Net takes 1, 2, .* has 3"):
+        benchmark_peers(comparison, networks=["veloxseg", "vnet"])
+    assert measured == []
+    names = [one.network for one in benchmark_peers(comparison).networks]
+    assert "vnet" not in names
+    assert {"veloxseg", "unetr", "nnunet"} <= set(names)
+
+
 def test_a_patch_that_veloxseg_cannot_take_is_answered_with_the_next_one() -> None:
     with pytest.raises(PlanError, match="The next patch is 32,32,32"):
         comparison_of_patch((30, 31, 32))

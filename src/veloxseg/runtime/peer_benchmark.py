@@ -18,7 +18,7 @@ from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import PlanError, VeloxSegError
 from veloxseg.installation import module_version
 from veloxseg.network.config import Axes
-from veloxseg.network.peers.registry import INSTALL_PEERS, PEERS
+from veloxseg.network.peers.registry import INSTALL_PEERS, PEERS, require_channels
 from veloxseg.planning.files import CONFIGURATION, read_plans
 from veloxseg.planning.peer_plans import SIZES, VELOXSEG, derive_plans
 from veloxseg.planning.rules import make_network, stage_strides, whole_patch
@@ -26,7 +26,7 @@ from veloxseg.runtime.machine import describe_machine
 from veloxseg.runtime.peer_benchmark_worker import job_words
 
 COMPARED = (VELOXSEG, *SIZES, *PEERS)
-"""Networks that can be measured; without being asked, all but VeloxSeg's other sizes are."""
+"""Networks that can be measured; without being asked, VeloxSeg and those of other libraries are."""
 
 _ROUNDS = 3
 _STEM: Axes = (4, 4, 4)
@@ -192,7 +192,7 @@ def benchmark_peers(
 
     Args:
         comparison: What they are compared on.
-        networks: Names; none: VeloxSeg and all peers.
+        networks: Names; none: VeloxSeg and all peers that can take the channels.
         threads: Threads to compute with.
         seconds: Shortest time to run each network for in a round; three runs are the fewest.
         rounds: How often each has its turn.
@@ -202,12 +202,15 @@ def benchmark_peers(
         PlanError: there is no network of a name, or it cannot take the plan's channels.
         VeloxSegError: a library is not installed, or a measurement failed.
     """
-    names = list(dict.fromkeys(networks or (VELOXSEG, *PEERS)))
+    able = [name for name, peer in PEERS.items() if peer.takes(comparison.channels)]
+    names = list(dict.fromkeys(networks or (VELOXSEG, *able)))
     for name in names:
         if name not in COMPARED:
             raise PlanError(
                 f"--network: there is no '{name}'. Expected one of {', '.join(COMPARED)}."
             )
+        if name in PEERS:
+            require_channels(PEERS[name], comparison.channels)
     architectures = {name: comparison.architecture(name) for name in names}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for turn in range(rounds):

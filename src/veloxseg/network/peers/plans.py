@@ -6,11 +6,16 @@ from typing import Any
 
 from torch import nn
 
-from veloxseg.errors import PlanError
 from veloxseg.installation import require_packages
 from veloxseg.network.config import Axes
 from veloxseg.network.peers.adapter import PeerNetwork, PlainModel, SupervisedUNet
-from veloxseg.network.peers.registry import INSTALL_PEERS, PACKAGES, Peer, find_peer
+from veloxseg.network.peers.registry import (
+    INSTALL_PEERS,
+    PACKAGES,
+    Peer,
+    find_peer,
+    require_channels,
+)
 
 PEER_CLASS_NAME = f"{__name__}.build_peer"
 
@@ -41,11 +46,7 @@ def build_peer(
         VeloxSegError: the library is not installed.
     """
     row = find_peer(peer)
-    if row.legal_channels and input_channels not in row.legal_channels:
-        raise PlanError(
-            f"{row.title} takes {', '.join(map(str, row.legal_channels))} channels, the dataset "
-            f"has {input_channels}. Compare with another network."
-        )
+    require_channels(row, input_channels)
     require_packages(*PACKAGES[row.library], install=INSTALL_PEERS)
     build = _build_monai if row.library == "monai" else _build_unet
     inner = build(row, input_channels, num_classes, arguments)

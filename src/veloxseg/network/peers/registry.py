@@ -53,6 +53,10 @@ class Peer:
     licence: str = "Apache-2.0"
     paper: str
 
+    def takes(self, channels: int) -> bool:
+        """Whether its input may have that many channels."""
+        return not self.legal_channels or channels in self.legal_channels
+
 
 _MONAI = "monai.networks.nets"
 _UNETS = "dynamic_network_architectures.architectures.unet"
@@ -163,6 +167,19 @@ def find_peer(name: str) -> Peer:
     if name not in PEERS:
         raise PlanError(f"The network is '{name}'. Expected one of {', '.join(PEERS)}.")
     return PEERS[name]
+
+
+def require_channels(peer: Peer, channels: int) -> None:
+    """Check that a network can take the channels of a dataset.
+
+    Raises:
+        PlanError: it cannot.
+    """
+    if not peer.takes(channels):
+        raise PlanError(
+            f"{peer.title} takes {', '.join(map(str, peer.legal_channels))} channels, the dataset "
+            f"has {channels}. Compare with another network."
+        )
 
 
 def legal_extent(extent: Sequence[int], multiple: Sequence[int]) -> tuple[int, ...]:
