@@ -176,6 +176,13 @@ def test_methods_are_compared_as_the_summary_has_them(scene, tmp_path):
     assert "<h1>Evaluation of ours</h1>" in text
 
 
+def test_one_method_names_the_page_too_where_the_summary_names_it(tmp_path):
+    summary = evaluate_scene(tmp_path, {"a": 1})
+    assert "<h1>Evaluation of masks</h1>" in report(summary)
+    plain = change(summary, lambda content: content.pop("provenance"))
+    assert "<h1>Evaluation</h1>" in report(plain)
+
+
 def test_it_says_where_it_comes_from_without_naming_folders(scene, page):
     made = json.loads(scene.read_text())["provenance"]
     assert made["versions"]["veloxseg"] in page

@@ -48,6 +48,7 @@ def test_a_plain_summary_of_nnunet_is_read_with_its_nan_and_unknown_keys(tmp_pat
         ("{}", "metric_per_case: Field required"),
         ('{"metric_per_case": []}', "at least 1 item"),
         ('{"metric_per_case": [{"metrics": {}}]}', "no label in any case"),
+        ('{"metric_per_case": [{"metrics": {"1": {"AUC": 0.5}}}]}', "none of the metrics"),
         ('{"metric_per_case": [{"metrics": {"1": {"Dice": "good"}}}]}', "valid number"),
     ],
 )

@@ -56,7 +56,7 @@ def write_report(
         output: The page to write, whole or not at all.
         images: Folder of the images, such as ``imagesTr``, to show behind the outlines.
         channels: Numbers of the channels to show, from 0; None shows the first two.
-        title: Of the page; None names the method.
+        title: Of the page; None names the method, where the summary does.
         progress: Called after each case that was drawn with their number and that of all to draw.
 
     Returns:
@@ -80,7 +80,6 @@ def write_report(
     content = {
         "title": title or _title(found),
         "pictures": [(picture, describe_picture(picture, found.labels)) for picture in pictures],
-        "has_images": images is not None,
         "origins": list_origins(found, summary, images=images),
         "not_predicted": found.not_predicted,
         **_figures(found, cases),
@@ -124,7 +123,6 @@ def _figures(summary: SummaryFile, cases: Sequence[ReportedCase]) -> dict[str, A
         "labels": list(labels.values()),
         "columns": [(names[metric.key], metric.key in main) for metric in metrics],
         "rows": list_cases_by_label(cases, metrics, labels),
-        "num_cases": len(cases),
     }
 
 
@@ -168,9 +166,8 @@ def _agreements(
 
 
 def _title(summary: SummaryFile) -> str:
-    if summary.comparison is not None:
-        return f"Evaluation of {summary.comparison.method}"
-    return "Evaluation"
+    methods = {} if summary.provenance is None else summary.provenance.methods
+    return f"Evaluation of {next(iter(methods))}" if methods else "Evaluation"
 
 
 def _render(content: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from veloxseg.atomic import read_json
 from veloxseg.errors import DatasetError, VeloxSegError
+from veloxseg.evaluation.measuring import METRICS
 from veloxseg.validation import describe_faults
 
 FOREGROUND = "foreground_mean"
@@ -30,7 +31,6 @@ class CaseEntry(_Part):
         prediction_file: The mask that was judged; None where the summary does not say.
         reference_file: The mask that it was compared with.
         case: The case's name, which nnU-Net does not write.
-        fold: That the case was validated in.
         resampled: Whether the prediction was brought onto the reference's grid.
     """
 
@@ -38,7 +38,6 @@ class CaseEntry(_Part):
     prediction_file: Path | None = None
     reference_file: Path | None = None
     case: str | None = None
-    fold: int | None = None
     resampled: bool = False
 
 
@@ -132,7 +131,7 @@ def read_summary(path: Path) -> SummaryFile:
 
     Raises:
         DatasetError: the file is cut short, no JSON or no summary of an evaluation, or it names no
-            case or no label.
+            case, no label or no metric that is known.
         FileNotFoundError: there is none.
     """
     try:
@@ -145,6 +144,9 @@ def read_summary(path: Path) -> SummaryFile:
         raise _no_summary(path, describe_faults(error)) from error
     if not summary.labels:
         raise _no_summary(path, "metric_per_case: no label in any case")
+    rows = (row for case in summary.metric_per_case for row in case.metrics.values())
+    if not any(key in METRICS for row in rows for key in row):
+        raise _no_summary(path, "metric_per_case: none of the metrics of veloxseg evaluate")
     return summary
 
 
