@@ -24,14 +24,20 @@ def crop_to_union(
     first: NDArray[np.bool_], second: NDArray[np.bool_]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Views of two masks within the smallest box that holds both; empty when both are."""
-    union = first | second
-    for axis in range(union.ndim):
-        others = tuple(other for other in range(union.ndim) if other != axis)
-        held = np.flatnonzero(union.any(axis=others))
-        limits = slice(held[0], held[-1] + 1) if held.size else slice(0, 0)
-        window = (slice(None),) * axis + (limits,)
-        first, second, union = first[window], second[window], union[window]
-    return first, second
+    box = smallest_box(first | second)
+    return first[box], second[box]
+
+
+def smallest_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
+    """Where a mask holds something, along each axis; from 0 to 0 when it is empty."""
+    box = []
+    for axis in range(mask.ndim):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        held = np.flatnonzero(mask.any(axis=others))
+        limits = slice(int(held[0]), int(held[-1]) + 1) if held.size else slice(0, 0)
+        box.append(limits)
+        mask = mask[(slice(None),) * axis + (limits,)]  # the next axis has less to look at
+    return tuple(box)
 
 
 def _as_mask(mask: ArrayLike) -> NDArray[np.bool_]:

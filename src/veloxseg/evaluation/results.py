@@ -1,7 +1,7 @@
 """What an evaluation found: each case, the means and statistics over cases, and comparisons."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from veloxseg.evaluation.label_set import Label
 from veloxseg.evaluation.measuring import METRICS
 from veloxseg.evaluation.pairing import CrossValidation
 from veloxseg.evaluation.provenance import Provenance
-from veloxseg.evaluation.statistics import Statistics, describe
+from veloxseg.evaluation.statistics import Statistics, describe, mean_of_defined
 
 Metrics = dict[str, float]
 """The figures of `veloxseg.evaluation.measuring` by their keys; NaN where undefined."""
@@ -94,7 +94,7 @@ class Summary:
         if label is not None:
             return np.array([case.metrics[label][metric] for case in self.cases])
         return np.array(
-            [_mean(row[metric] for row in case.metrics.values()) for case in self.cases]
+            [mean_of_defined(row[metric] for row in case.metrics.values()) for case in self.cases]
         )
 
     @cached_property
@@ -136,9 +136,4 @@ class Summary:
 
 
 def _means(rows: Sequence[Metrics]) -> Metrics:
-    return {metric: _mean(row[metric] for row in rows) for metric in rows[0]}
-
-
-def _mean(values: Iterable[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return sum(defined) / len(defined) if defined else math.nan
+    return {metric: mean_of_defined(row[metric] for row in rows) for metric in rows[0]}

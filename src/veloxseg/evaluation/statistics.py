@@ -7,7 +7,7 @@ values give the same interval.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +119,12 @@ def _means_of_draws(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         counts = np.bincount(drawn.ravel(), minlength=num_draws * num_cases)
         means.append(counts.reshape(num_draws, num_cases) @ values / num_cases)
     return np.concatenate(means)
+
+
+def mean_of_defined(values: Iterable[float]) -> float:
+    """Mean of the values that are not NaN; NaN where none is left."""
+    defined = [value for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else math.nan
 
 
 def number_or_none(value: float) -> float | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from veloxseg.errors import DatasetError
 from veloxseg.evaluation.measuring import METRICS, Metric
 from veloxseg.evaluation.report.reading import FOREGROUND, CaseEntry, SummaryFile
+from veloxseg.evaluation.statistics import mean_of_defined
 
 _MOST_WORST = 3
 _ENDINGS = (".nii.gz", ".seg.nrrd")
@@ -106,7 +107,7 @@ def _case(entry: CaseEntry, number: int, summary: SummaryFile, folder: Path) -> 
     }
     keys = dict.fromkeys(key for row in rows.values() for key in row)
     values = {label: {key: row.get(key, math.nan) for key in keys} for label, row in rows.items()}
-    values[FOREGROUND] = {key: _mean([row[key] for row in values.values()]) for key in keys}
+    values[FOREGROUND] = {key: mean_of_defined(row[key] for row in values.values()) for key in keys}
     return ReportedCase(
         name=name,
         ending=ending,
@@ -134,8 +135,3 @@ def _located(path: Path | None, folder: Path) -> Path | None:
 
 def _number(value: float | None) -> float:
     return value if value is not None and math.isfinite(value) else math.nan
-
-
-def _mean(values: Sequence[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return sum(defined) / len(defined) if defined else math.nan

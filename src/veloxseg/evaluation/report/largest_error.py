@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from veloxseg.evaluation.masks import smallest_box
 from veloxseg.volumes.volume import Grid
 
 _CONNECTED = ndimage.generate_binary_structure(3, 2)
@@ -61,9 +62,7 @@ def find_largest_error(
         grid: Of both.
     """
     groups = list(labels)
-    box = _box((prediction != 0) | (reference != 0))
-    if box is None:
-        return _middle(grid)
+    box = smallest_box((prediction != 0) | (reference != 0))
     predicted, referred = (_classes(mask[box], groups) for mask in (prediction, reference))
     wrong = (predicted != referred) & ((reference[box] == 0) | (referred > 0))
     either = (predicted > 0) | (referred > 0)
@@ -73,7 +72,7 @@ def find_largest_error(
     part = _largest_component(wrong if is_wrong else either)
     point = _inner_point(part, grid)
     structure, _ = ndimage.label(either, _CONNECTED)
-    held = _box(structure == structure[point]) or tuple(slice(0, size) for size in part.shape)
+    held = smallest_box(structure == structure[point])
     start = [side.start for side in box]
     first = [side.start + offset for side, offset in zip(held, start, strict=True)]
     last = [side.stop - 1 + offset for side, offset in zip(held, start, strict=True)]
@@ -110,17 +109,6 @@ def _classes(mask: NDArray[Any], labels: Sequence[Sequence[int]]) -> NDArray[np.
         known = source if source.dtype == np.uint8 else np.clip(source, 0, _MOST_VALUES - 1)
         target[:] = table[known]
     return classes
-
-
-def _box(mask: NDArray[np.bool_]) -> tuple[slice, ...] | None:
-    sides = []
-    for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        held = np.flatnonzero(mask.any(axis=others))
-        if not held.size:
-            return None
-        sides.append(slice(int(held[0]), int(held[-1]) + 1))
-    return tuple(sides)
 
 
 def _largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
