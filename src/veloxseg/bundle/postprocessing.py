@@ -1,7 +1,7 @@
 """What was chosen as a run's postprocessing: the record beside its folds, and whether it holds."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,5 +183,5 @@ def describe_step(step: PostprocessingStep) -> str:
     return f"remove components of {labels} below {step.minimum_ml:g} ml"
 
 
-def _listed(values: tuple[int | str, ...] | list[int | str] | tuple[int, ...]) -> str:
+def _listed(values: Sequence[int | str]) -> str:
     return ", ".join(map(str, values))

@@ -10,8 +10,8 @@ from mask_shapes import box, voxels
 from veloxseg.evaluation.label_set import Label
 from veloxseg.evaluation.pairing import MaskPair
 from veloxseg.evaluation.postprocessing.choice import Choice, choose_steps
-from veloxseg.evaluation.postprocessing.choosing import choose_step
 from veloxseg.evaluation.postprocessing.counting import CaseCounts, Target, TargetCounts
+from veloxseg.evaluation.postprocessing.judging import choose_step
 from veloxseg.volumes.reading import write_mask
 from veloxseg.volumes.volume import Grid
 

@@ -22,13 +22,13 @@ from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import BundleError
 from veloxseg.evaluation.label_set import Label, foreground_names, ignored_value, members
 from veloxseg.evaluation.pairing import MaskPair
-from veloxseg.evaluation.postprocessing.choosing import (
+from veloxseg.evaluation.postprocessing.counting import CaseCounts, CountCase, Target
+from veloxseg.evaluation.postprocessing.judging import (
     MARGIN,
     NUM_STANDARD_ERRORS,
     Decision,
     choose_step,
 )
-from veloxseg.evaluation.postprocessing.counting import CaseCounts, CountCase, Target
 from veloxseg.evaluation.postprocessing.validation_masks import find_validation_masks
 from veloxseg.evaluation.spreading import spread
 from veloxseg.training.runs import Run, find_run
