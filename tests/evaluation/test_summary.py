@@ -243,6 +243,12 @@ def test_labels_without_a_foreground_are_refused(two_cases):
         evaluate_folder(*two_cases, labels={"background": 0})
 
 
+@pytest.mark.parametrize("value", [1, [1, 2]])
+def test_two_names_for_one_label_are_refused_instead_of_dropping_the_first(two_cases, value):
+    with pytest.raises(DatasetError, match=r"labels organ and lesion are both .*dataset\.json"):
+        evaluate_folder(*two_cases, labels={"organ": value, "lesion": value})
+
+
 def test_nothing_is_written_when_a_case_fails(two_cases, tmp_path):
     (two_cases[0] / "b.nii.gz").write_text("no image")
     with pytest.raises(ImageReadError):

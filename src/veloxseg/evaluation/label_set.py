@@ -48,14 +48,20 @@ def foreground_names(labels: Mapping[str, int | Sequence[int]]) -> dict[Label, s
     """Name of each label or region but the background and what is ignored.
 
     Raises:
-        DatasetError: none is left.
+        DatasetError: none is left, or two have one value, or are one region.
     """
     names: dict[Label, str] = {}
     for name, value in labels.items():
         values = [value] if isinstance(value, int) else list(value)
         if name == "ignore" or not any(values):
             continue
-        names[value if isinstance(value, int) else tuple(values)] = name
+        label = value if isinstance(value, int) else tuple(values)
+        if label in names:
+            raise DatasetError(
+                f"The labels {names[label]} and {name} are both {label}. Expected a value or region "
+                "of its own for each. Correct dataset.json, or name the labels: --labels NAME=VALUE."
+            )
+        names[label] = name
     if not names:
         raise DatasetError(
             "There is no label but the background. Name at least one to evaluate: "
