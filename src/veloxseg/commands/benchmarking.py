@@ -45,7 +45,10 @@ def benchmark(
     ] = False,
     network: Annotated[
         list[str] | None,
-        typer.Option(help="With --peers: one to measure; may be repeated.", show_default="all"),
+        typer.Option(
+            help="With --peers: one to measure; may be repeated.",
+            show_default="the plan's, and all others that can take its channels",
+        ),
     ] = None,
     patch: Annotated[
         str | None,
