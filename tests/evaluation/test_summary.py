@@ -10,6 +10,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from rich.console import Console
 
 from veloxseg.errors import DatasetError, GeometryError, ImageReadError
+from veloxseg.evaluation.label_set import read_mask
 from veloxseg.evaluation.summary import evaluate_folder
 from veloxseg.evaluation.table import format_summary
 from veloxseg.volumes.reading import write_volume
@@ -208,6 +209,16 @@ def test_whole_numbers_stored_as_floats_are_labels(two_cases):
     nearly = row(1, 0, 0, 0, 0, 0) * np.float32(0.99999994)
     write_volume(two_cases[0] / "b.nii.gz", Volume(data=nearly, spacing_zyx=SPACING))
     assert evaluate_folder(*two_cases, labels=LABELS).cases[1].metrics[1]["Dice"] == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(255, "uint8"), (256, "int16"), (-1, "int16"), (2**20, "int32")]
+)
+def test_labels_stored_as_floats_take_few_bytes(tmp_path, value, dtype):
+    file = tmp_path / "a.nii.gz"
+    write_volume(file, Volume(data=np.full((2, 2, 2), value, np.float64), spacing_zyx=SPACING))
+    mask = read_mask("a", file).data
+    assert (mask.dtype.name, int(mask.max())) == (dtype, value)
 
 
 def test_an_empty_or_missing_folder_is_refused(two_cases, tmp_path):

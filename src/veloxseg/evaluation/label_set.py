@@ -58,8 +58,9 @@ def foreground_names(labels: Mapping[str, int | Sequence[int]]) -> dict[Label, s
         label = value if isinstance(value, int) else tuple(values)
         if label in names:
             raise DatasetError(
-                f"The labels {names[label]} and {name} are both {label}. Expected a value or region "
-                "of its own for each. Correct dataset.json, or name the labels: --labels NAME=VALUE."
+                f"The labels {names[label]} and {name} are both {label}. Expected a value or "
+                "region of its own for each. Correct dataset.json, or name the labels: "
+                "--labels NAME=VALUE."
             )
         names[label] = name
     if not names:
@@ -85,7 +86,7 @@ def names_of_values(values: set[int]) -> dict[str, int]:
 
 
 def read_mask(case: str, file: Path) -> Volume:
-    """Read a mask (Z, Y, X); whole numbers stored as floats become integers.
+    """Read a mask (Z, Y, X); whole numbers stored as floats become integers of few bytes.
 
     Raises:
         DatasetError: a voxel holds no whole number, such as NaN.
@@ -94,7 +95,16 @@ def read_mask(case: str, file: Path) -> Volume:
     mask = read_volume(file)
     if mask.data.dtype.kind != "f":
         return mask
-    return Volume.on_grid(integer_labels(mask.data, where=f"Case {case}: {file}"), mask.grid)
+    labels = integer_labels(mask.data, where=f"Case {case}: {file}")
+    return Volume.on_grid(_in_few_bytes(labels), mask.grid)
+
+
+def _in_few_bytes(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.integer]:
+    lowest, highest = int(labels.min()), int(labels.max())
+    for dtype in (np.uint8, np.int16, np.int32):
+        if np.iinfo(dtype).min <= lowest and highest <= np.iinfo(dtype).max:
+            return labels.astype(dtype)
+    return labels
 
 
 def values_in(data: npt.NDArray[Any]) -> set[int]:
