@@ -139,6 +139,14 @@ def test_empty_masks_are_drawn_as_the_image_alone(scene):
     assert "reference" not in re.findall(r'class="(\w+)"', picture.rows[0][1][0].svg)
 
 
+def test_an_error_of_a_small_voxel_is_not_said_to_have_no_volume(scene):
+    mask = reference()
+    write(scene / "labelsTr" / "a.nii.gz", mask, spacing=(1.0, 1.0, 1.0))
+    mask[0, 0, 0] = 1
+    write(scene / "masks" / "a.nii.gz", mask, spacing=(1.0, 1.0, 1.0))
+    assert draw(scene, images=False).place.startswith("The largest error has less than 0.01 ml. ")
+
+
 def test_the_picture_is_the_same_whatever_the_axes_of_the_files(scene):
     first = pixels(draw(scene, channels=[0]).rows[0][1][0].svg).astype(int)
     grid = {"spacing_zyx": SPACING, "direction": tuple(np.diag([-1.0, -1.0, 1.0]).ravel())}

@@ -121,13 +121,20 @@ def _outline(case: ReportedCase, labels: Mapping[str, str]) -> _Outlined:
     error = find_largest_error(prediction.data, reference.data, labels=groups, grid=reference.grid)
     view = view_of(error, reference.grid)
     x, y, z = error.index_zyx[::-1]
-    size = f"The largest error has {error.error_ml:.2f} ml. " if error.error_ml else "No error. "
     return _Outlined(
         view=view,
-        place=f"{size}Planes meet in voxel {x}, {y}, {z} (x, y, z of the reference, from 0).",
+        place=f"{_size(error.error_ml)} Planes meet in voxel {x}, {y}, {z} (x, y, z of the "
+        "reference, from 0).",
         reference=_masks(crop_to_view(reference, view) or reference, groups),
         prediction=_masks(crop_to_view(prediction, view) or prediction, groups),
     )
+
+
+def _size(error_ml: float) -> str:
+    if not error_ml:
+        return "No error."
+    size = f"{error_ml:.2f}" if error_ml >= 0.005 else "less than 0.01"  # never 0.00
+    return f"The largest error has {size} ml."
 
 
 def _existing(path: Path | None, kind: str) -> Path:
