@@ -54,6 +54,7 @@ VARIANTS: dict[str, Variant] = {
     "cpu_heads": {"recipe": {**CPU, "head_weights": [1.0, 0.25, 0.0625]}},
     "cpu_lr2.5e-3": {"recipe": {**CPU, "learning_rate": 2.5e-3}},
     "cpu_lr1e-2": {"recipe": {**CPU, "learning_rate": 1e-2}},
+    "cpu_lr2e-2": {"recipe": {**CPU, "learning_rate": 2e-2}},
     "cpu_teachers": {"recipe": TEACHERS},
     "cpu_detached": {"recipe": {**TEACHERS, "teachers": "detached"}},
     "cpu_sdkt_off": {"recipe": {**TEACHERS, "sdkt_weight": 0.0}},
@@ -286,6 +287,8 @@ def difference(dice: np.ndarray, references: list[np.ndarray]) -> str:
     if not references:
         return ""
     paired = 100 * (dice - np.mean(references, axis=0))
+    if len(paired) == 1:
+        return f"{paired[0]:+.1f}"
     return f"{paired.mean():+.1f} ({paired.std(ddof=1) / len(paired) ** 0.5:.1f})"
 
 

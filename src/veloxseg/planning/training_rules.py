@@ -23,7 +23,10 @@ def decide_training(
             "on a CPU their part of a step buys more as further steps of the network: measured at "
             "budgets of ten minutes, not at longer ones (docs/planning.md)"
         )
-        rate_why = "the best of those tried at budgets of ten minutes (docs/planning.md)"
+        rate_why = (
+            "at budgets of ten minutes better than 2.5e-3; 1e-2 is better on one dataset, worse on "
+            "another (docs/planning.md)"
+        )
     else:
         recipe = TrainingRecipe()
         why = "as published: reconstruction decoders teach texture, at no cost in inference"
