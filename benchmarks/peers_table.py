@@ -58,6 +58,8 @@ def run(options: argparse.Namespace) -> None:
         words += ["--cpu-minutes", str(options.cpu_minutes)]
     else:
         words += ["--minutes", str(options.minutes)]
+    if options.learning_rate is not None:
+        words += ["--learning-rate", str(options.learning_rate)]
     failed = []
     for network in options.networks or NETWORKS:
         for stage in STAGES:
@@ -87,6 +89,8 @@ def _require_same_settings(options: argparse.Namespace) -> None:
         "seed": options.seed,
         "max_cases": options.max_cases,
     }
+    if options.learning_rate is not None:
+        settings["learning_rate"] = options.learning_rate
     file = options.results / SETTINGS_FILE
     if not file.is_file():
         write_json(file, settings)
@@ -168,11 +172,18 @@ def train(options: argparse.Namespace, workspace: Workspace, name: str, network:
     folder = fold_folder(workspace, name, options.fold, network=network)
     begun = any(folder.glob("checkpoint_*.pth"))
     settings = TrainingSettings(
-        dataset=name, fold=options.fold, network=network, resume=begun, device="cpu", num_workers=0
+        dataset=name,
+        fold=options.fold,
+        network=network,
+        learning_rate=options.learning_rate,
+        resume=begun,
+        device="cpu",
+        num_workers=0,
     )
     by_cpu = options.cpu_minutes is not None
     minutes = options.cpu_minutes if by_cpu else options.minutes
     made_by = {"network": network, "minutes": minutes, "by_cpu": by_cpu, "seed": options.seed}
+    made_by["learning_rate"] = options.learning_rate
     if begun and (found := read_record(folder)) != found | made_by:
         raise VeloxSegError(f"{folder}: begun by another training. Move it away to train by this.")
     finished = (folder / FINAL).is_file()
@@ -181,6 +192,7 @@ def train(options: argparse.Namespace, workspace: Workspace, name: str, network:
     with printing_to_log(), _interrupted_by_termination():
         trainer = _make_trainer(settings, name, torch.device("cpu"))
         trainer.quiet = True
+        trainer.initial_lr = options.learning_rate or trainer.initial_lr
         trainer.budget = Budget(seconds=60 * minutes, clock=clock)
         if begun:
             trainer.load_checkpoint(str(_last_checkpoint(folder)))
@@ -200,7 +212,7 @@ def train(options: argparse.Namespace, workspace: Workspace, name: str, network:
         "seed": options.seed,
         "patch_size": configuration["patch_size"],
         "batch_size": configuration["batch_size"],
-        "learning_rate": configuration["training"]["learning_rate"],
+        "learning_rate": options.learning_rate or configuration["training"]["learning_rate"],
         "optimizer": configuration["training"].get("optimizer", "adamw"),
         "peak_training_mb": None if finished else peak_memory_mb(),
     }
@@ -347,6 +359,7 @@ def main(words: Sequence[str] | None = None) -> None:
         command.add_argument("--fold", type=int, default=0)
         command.add_argument("--seed", type=int, default=0)
         command.add_argument("--max-cases", type=int, default=20, help="whose time is measured")
+        command.add_argument("--learning-rate", type=float, help="else the plan's")
         budget = command.add_mutually_exclusive_group()
         budget.add_argument("--minutes", type=float, default=30)
         budget.add_argument("--cpu-minutes", type=float)

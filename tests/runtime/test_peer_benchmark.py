@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +122,11 @@ def test_a_worker_prints_its_result_as_the_last_line() -> None:
     assert json.loads(done.stdout.splitlines()[-1])["parameters"] > 1000
 
 
-def test_a_worker_that_fails_is_named_with_what_it_said() -> None:
-    comparison = comparison_of_patch((32, 32, 32), channels=3)
-    with pytest.raises(VeloxSegError, match="Measuring vnet ended with code 2: V-Net takes 1"):
-        benchmark_peers(comparison, networks=["vnet"])
+def test_a_worker_that_fails_is_named_with_what_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = [sys.executable, "-c", "import sys; sys.exit('no memory left')"]
+    monkeypatch.setattr(peer_benchmark, "job_words", lambda *_, **__: failing)
+    with pytest.raises(VeloxSegError, match=r"Measuring veloxseg ended with code 1 \(no memory"):
+        benchmark_peers(comparison_of_patch((32, 32, 32)), networks=["veloxseg"])
 
 
 def test_the_command_prints_a_table_and_writes_the_figures(

@@ -271,7 +271,7 @@ def _run(name: str, words: Sequence[str], threads: int) -> dict[str, Any]:
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["no message; was memory short?"]
         raise VeloxSegError(
-            f"Measuring {name} ended with code {done.returncode}: {said[-1]} Leave it out: "
+            f"Measuring {name} ended with code {done.returncode} ({said[-1]}). Leave it out: "
             f"--network chooses what is measured. Libraries of other networks: {INSTALL_PEERS}"
         )
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
