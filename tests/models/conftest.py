@@ -38,10 +38,15 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: clients of these tests hang up on purpose."""
+
+
 @pytest.fixture
 def serve() -> Iterator[Callable[[Answer], str]]:
     """Starts a server that answers every request so, and gives its address."""
-    servers: list[ThreadingHTTPServer] = []
+    servers: list[_Server] = []
 
     def start(answer: Answer) -> str:
         class Handler(BaseHTTPRequestHandler):
@@ -50,7 +55,7 @@ def serve() -> Iterator[Callable[[Answer], str]]:
 
             def log_message(self, *_: object) -> None: ...
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server = _Server(("127.0.0.1", 0), Handler)
         servers.append(server)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
         return f"http://127.0.0.1:{server.server_address[1]}"
