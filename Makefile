@@ -8,7 +8,7 @@ RUN = $(VENV)/bin/python -m
 demo: install  ## the whole pipeline on generated PET/CT, about six minutes on two cores
 	$(VENV)/bin/veloxseg demo
 
-test: install lint  ## everything but the slow tests
+test: install lint docs  ## everything but the slow tests
 	$(RUN) pytest
 
 test-slow: install  ## the tests that take minutes
