@@ -1,9 +1,6 @@
 """How fast a bundle is on this machine, and with how much memory: every engine and precision."""
 
-import json
 import math
-import os
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -28,6 +25,7 @@ from veloxseg.runtime.backends.opening import (
 )
 from veloxseg.runtime.benchmark_worker import job_words
 from veloxseg.runtime.machine import describe_machine
+from veloxseg.runtime.measuring_process import MeasurementError, run_measurement
 from veloxseg.runtime.speed import Speed, candidates, remember_speeds
 from veloxseg.volumes.reading import read_grid, write_volume
 from veloxseg.volumes.volume import Volume
@@ -36,13 +34,6 @@ RANDOM_IMAGE = "random image"
 """What stands for the files of a case when none are given."""
 
 _STAGES = ("read", "preprocess", "load", "network", "postprocess", "write")
-
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,18 +290,13 @@ def _measure_case(
 
 
 def _run(execution: Execution, words: Sequence[str]) -> dict[str, Any]:
-    limits = dict.fromkeys(_THREAD_VARIABLES, str(execution.threads))
-    done = subprocess.run(
-        words, env={**os.environ, **limits}, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or ["no message; was memory short?"]
+    try:
+        return run_measurement(words, threads=execution.threads)
+    except MeasurementError as error:
         raise VeloxSegError(
-            f"Measuring {execution} ended with code {done.returncode}: {said[-1]} "
+            f"Measuring {execution} ended with code {error.code}: {error.said} "
             "Leave it out: --backend, --precision and --threads choose what is measured."
-        )
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+        ) from error
 
 
 def _remember(bundle: Bundle, rates: Sequence[PatchRate], threads: Sequence[int]) -> None:

@@ -5,9 +5,6 @@ own. The processes take turns, so that what else the machine does falls on all o
 network's ratio is to the VeloxSeg network of the same round.
 """
 
-import json
-import os
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -23,6 +20,7 @@ from veloxseg.planning.files import CONFIGURATION, read_plans
 from veloxseg.planning.peer_plans import SIZES, VELOXSEG, derive_plans
 from veloxseg.planning.rules import make_network, stage_strides, whole_patch
 from veloxseg.runtime.machine import describe_machine
+from veloxseg.runtime.measuring_process import MeasurementError, run_measurement
 from veloxseg.runtime.peer_benchmark_worker import job_words
 
 COMPARED = (VELOXSEG, *SIZES, *PEERS)
@@ -30,7 +28,6 @@ COMPARED = (VELOXSEG, *SIZES, *PEERS)
 
 _ROUNDS = 3
 _STEM: Axes = (4, 4, 4)
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,18 +261,13 @@ def _summarise(
 
 
 def _run(name: str, words: Sequence[str], threads: int) -> dict[str, Any]:
-    limits = dict.fromkeys(_THREAD_VARIABLES, str(threads))
-    done = subprocess.run(
-        words, env={**os.environ, **limits}, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or ["no message; was memory short?"]
+    try:
+        return run_measurement(words, threads=threads)
+    except MeasurementError as error:
         raise VeloxSegError(
-            f"Measuring {name} ended with code {done.returncode} ({said[-1]}). Leave it out: "
+            f"Measuring {name} ended with code {error.code} ({error.said}). Leave it out: "
             f"--network chooses what is measured. Libraries of other networks: {INSTALL_PEERS}"
-        )
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+        ) from error
 
 
 def _strides(patch_size: Axes) -> tuple[Axes, ...]:
