@@ -3,12 +3,11 @@
 import re
 import sys
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent / "_ext"), str(Path(__file__).parents[1] / "src")]
 
 from sphinx.application import Sphinx  # noqa: E402
-from sphinx.ext.autodoc.mock import _MockObject  # noqa: E402
 
 from veloxseg import __version__  # noqa: E402  (found by the lines above)
 
@@ -22,6 +21,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "command_line",
     "json_fields",
+    "mocked_unions",
 ]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_ext", "_static"]
@@ -46,7 +46,6 @@ autodoc_mock_imports = [
     "scipy",
     "torch",
 ]
-_MockObject.__or__ = lambda self, other: Union[self, other]  # noqa: UP007  (Tensor | None)
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
