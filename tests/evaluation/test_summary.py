@@ -12,6 +12,7 @@ from rich.console import Console
 from veloxseg.errors import DatasetError, GeometryError, ImageReadError
 from veloxseg.evaluation.label_set import read_mask
 from veloxseg.evaluation.summary import evaluate_folder
+from veloxseg.evaluation.summary_json import summary_to_json
 from veloxseg.evaluation.table import format_summary
 from veloxseg.volumes.reading import write_volume
 from veloxseg.volumes.volume import Volume
@@ -314,7 +315,7 @@ def test_means_are_taken_over_the_cases_with_the_same_channels(three_cases, tmp_
 def test_without_images_there_are_no_subsets(three_cases, tmp_path):
     summary = evaluate_folder(*three_cases[:2])
     assert summary.by_subset() == {}
-    assert "subsets" not in summary.to_json()
+    assert "subsets" not in summary_to_json(summary)
 
 
 def test_the_table_shows_each_subset_with_its_number_of_cases(three_cases):

@@ -244,11 +244,11 @@ def test_from_raw_files_to_dice_of_every_subset_with_a_network_of_random_weights
     )
     predict(bundle, [raw / "imagesTr"], tmp_path / "masks")
     summary = evaluate_folder(tmp_path / "masks", raw / "labelsTr", images=raw / "imagesTr")
-    content = summary.to_json()
-    assert {name: part["num_cases"] for name, part in content["subsets"].items()} == {
+    subsets = summary.by_subset()
+    assert {name: len(part.cases) for name, part in subsets.items()} == {
         "CT+PET+T1": 2,
         "PET+T1": 1,
         "CT": 1,
         "PET": 1,
     }
-    assert all(part["mean"]["1"]["Dice"] > 0 for part in content["subsets"].values())
+    assert all(part.mean(1)["Dice"] > 0 for part in subsets.values())

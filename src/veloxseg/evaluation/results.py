@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -127,12 +126,6 @@ class Summary:
             )
             for subset in dict.fromkeys(self.subsets.values())
         }
-
-    def to_json(self) -> dict[str, Any]:
-        """Content of ``summary.json``; undefined values are None."""
-        from veloxseg.evaluation.summary_json import summary_to_json
-
-        return summary_to_json(self)
 
 
 def _means(rows: Sequence[Metrics]) -> Metrics:

@@ -33,6 +33,7 @@ from veloxseg.evaluation.provenance import ModelRecord, Provenance
 from veloxseg.evaluation.records import records_folder
 from veloxseg.evaluation.results import CaseResult, Metrics, Summary
 from veloxseg.evaluation.subsets import find_subsets
+from veloxseg.evaluation.summary_json import summary_to_json
 from veloxseg.installation import module_version
 from veloxseg.models.finding import resolve_model
 
@@ -143,7 +144,7 @@ def evaluate_folder(
         ),
     )
     if output is not None:
-        write_json(output, summary.to_json())
+        write_json(output, summary_to_json(summary))
     if csv is not None:
         write_csv(csv, summary)
     return summary
