@@ -10,11 +10,10 @@ import typer
 from veloxseg.commands.naming import label_names, method_folders
 from veloxseg.commands.reporting import case_bar, reported, results_console
 from veloxseg.installation import INSTALL_EVALUATION, num_cores, require_packages
+from veloxseg.shortening import shorten
 
 if TYPE_CHECKING:
     from veloxseg.evaluation.summary import Summary
-
-_SHOWN_NAMES = 5
 
 
 @reported()
@@ -151,14 +150,9 @@ def _remarks(summary: "Summary") -> list[str]:
         number = len(summary.not_predicted)
         remarks.append(
             f"References without a prediction, passed over: {number} "
-            f"({_names(summary.not_predicted)})"
+            f"({shorten(summary.not_predicted)})"
         )
     for method in (summary, *summary.others.values()):
         if moved := [case.name for case in method.cases if case.resampled]:
-            remarks.append(f"Resampled onto the reference's grid ({method.name}): {_names(moved)}")
+            remarks.append(f"Resampled onto the reference's grid ({method.name}): {shorten(moved)}")
     return remarks
-
-
-def _names(cases: list[str] | tuple[str, ...]) -> str:
-    more = f" and {len(cases) - _SHOWN_NAMES} more" if len(cases) > _SHOWN_NAMES else ""
-    return f"{', '.join(cases[:_SHOWN_NAMES])}{more}"

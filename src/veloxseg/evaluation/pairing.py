@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from veloxseg.errors import DatasetError
+from veloxseg.shortening import name_cases
 
 NUM_FOLDS = 5
 """Folds of a whole cross-validation, as nnU-Net splits a dataset."""
 
 _FOLD = re.compile(r"fold_(\d+)")
-_SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,13 +150,13 @@ def pair_masks(
     referred = find_masks(reference, ending)
     if strangers := [name for name in predicted.files if name not in referred]:
         raise DatasetError(
-            f"{reference}: no reference for {_listed(strangers)}, predicted in "
+            f"{reference}: no reference for {name_cases(strangers)}, predicted in "
             f"{predicted.folder}. Move these predictions away, or add their references."
         )
     missing = [name for name in referred if name not in predicted.files]
     if missing and not subset and predicted.cross_validation is None:
         raise DatasetError(
-            f"{predicted.folder}: no prediction for {_listed(missing)} of {reference}. "
+            f"{predicted.folder}: no prediction for {name_cases(missing)} of {reference}. "
             "Predict them too, or pass over them: --subset."
         )
     pairs = [
@@ -179,7 +179,7 @@ def pair_as(pairs: Sequence[MaskPair], predicted: PredictedMasks, *, method: str
     """
     if missing := [pair.name for pair in pairs if pair.name not in predicted.files]:
         raise DatasetError(
-            f"{method} ({predicted.folder}): no prediction for {_listed(missing)}, which the "
+            f"{method} ({predicted.folder}): no prediction for {name_cases(missing)}, which the "
             "method evaluated has. Methods are compared on the same cases: predict them too, or "
             "evaluate a folder with the cases that all have, with --subset."
         )
@@ -222,9 +222,3 @@ def _require_disjoint(folder: Path, folds: Mapping[int, Mapping[str, Path]]) -> 
                     "Evaluate each fold by itself: its validation folder, with --subset."
                 )
             seen[name] = fold
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"case{'s' if len(names) > 1 else ''} {shown}{more}"

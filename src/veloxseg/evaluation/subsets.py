@@ -6,8 +6,7 @@ from pathlib import Path
 from veloxseg.datasets.cases import find_channels
 from veloxseg.datasets.description import DatasetDescription
 from veloxseg.errors import DatasetError
-
-_SHOWN = 5
+from veloxseg.shortening import name_cases
 
 
 def find_subsets(
@@ -30,12 +29,10 @@ def find_subsets(
     found = find_channels(images, description)
     names = list(cases)
     if without := [name for name in names if name not in found]:
-        more = f" and {len(without) - _SHOWN} more" if len(without) > _SHOWN else ""
         raise DatasetError(
-            f"{images}: no image of case{'s' if len(without) > 1 else ''} "
-            f"{', '.join(without[:_SHOWN])}{more}. Expected CASE_0000{description.file_ending} of "
-            f"one channel at least ({', '.join(description.channels)}). Give the folder that was "
-            "predicted from."
+            f"{images}: no image of {name_cases(without)}. Expected "
+            f"CASE_0000{description.file_ending} of one channel at least "
+            f"({', '.join(description.channels)}). Give the folder that was predicted from."
         )
     names.sort(key=lambda name: (-len(found[name]), found[name]))
     return {name: "+".join(description.channels[index] for index in found[name]) for name in names}

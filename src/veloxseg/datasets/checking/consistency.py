@@ -8,6 +8,7 @@ import numpy as np
 from veloxseg.datasets.checking.case import CheckedCase
 from veloxseg.datasets.description import DatasetDescription
 from veloxseg.datasets.problems import Kind, Problem
+from veloxseg.shortening import name_cases
 from veloxseg.volumes.orientation import turn_to_ras
 from veloxseg.volumes.volume import Grid
 
@@ -24,7 +25,6 @@ OUTLYING_DEVIATIONS = 5.0
 """Distance from the median, of logarithms, in robust standard deviations (1.4826 MAD)."""
 
 _AXES = ("feet to head", "back to front", "left to right")
-_SHOWN = 5
 
 
 def check_consistency(
@@ -123,8 +123,8 @@ def _odd_orientations(placed: Sequence[tuple[CheckedCase, Grid]]) -> Iterator[Pr
             yield Problem(
                 case=None,
                 severity="warning",
-                message=f"{_list(names)}: the axes run to {letters} (x, y, z), in "
-                f"{counts[usual]} others to {usual}. Expected one orientation: nnU-Net reads "
+                message=f"{name_cases(names, capital=True)}: the axes run to {letters} (x, y, z), "
+                f"in {counts[usual]} others to {usual}. Expected one orientation: nnU-Net reads "
                 "voxels as they are stored, so that these are flipped or turned to it. Set "
                 '"overwrite_image_reader_writer": "NibabelIOWithReorient" in dataset.json, or '
                 "look whether their headers are right.",
@@ -139,14 +139,9 @@ def _without_place(cases: Sequence[CheckedCase]) -> Iterator[Problem]:
         yield Problem(
             case=None,
             severity="warning",
-            message=f"{_list(names)}: the NIfTI header has neither qform nor sform (both codes are "
-            "0). Expected the image's place and orientation; left and right cannot be told. "
-            "Convert from the source again, if it is at hand.",
+            message=f"{name_cases(names, capital=True)}: the NIfTI header has neither qform nor "
+            "sform (both codes are 0). Expected the image's place and orientation; left and right "
+            "cannot be told. Convert from the source again, if it is at hand.",
             kind="no_place",
             numbers={"cases": names},
         )
-
-
-def _list(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"Case{'s' if len(names) > 1 else ''} {', '.join(names[:_SHOWN])}{more}"

@@ -8,8 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from veloxseg.datasets.problems import Kind, Problem, Severity
-
-_SHOWN = 5
+from veloxseg.shortening import name_cases, shorten
 
 
 class _Fold(BaseModel):
@@ -63,7 +62,7 @@ def check_splits(
         yield _problem(
             path,
             "splits_forget_case",
-            f"{_list(forgotten)} {'are' if len(forgotten) > 1 else 'is'} in no fold's val. "
+            f"{name_cases(forgotten)} {'are' if len(forgotten) > 1 else 'is'} in no fold's val. "
             "Expected each case to be judged once. Add them, or make the splits again.",
             severity="warning",
             cases=forgotten,
@@ -85,9 +84,9 @@ def check_test_cases(training: Mapping[str, str], test: Mapping[str, str]) -> It
         yield Problem(
             case=None,
             severity="warning",
-            message=f"imagesTs: the patient {patient} of {_list(judged)} is in imagesTr too, as "
-            f"{_list(trained)}. Expected other patients: a network knows those it was trained on. "
-            "Move the cases of a patient to one side.",
+            message=f"imagesTs: the patient {patient} of {name_cases(judged)} is in imagesTr too, "
+            f"as {name_cases(trained)}. Expected other patients: a network knows those it was "
+            "trained on. Move the cases of a patient to one side.",
             kind="train_test_patient",
             numbers={"patient": patient, "training": trained, "test": judged},
         )
@@ -101,7 +100,7 @@ def _check_names(
         yield _problem(
             path,
             "splits_unknown_case",
-            f"fold {number} names {_list(unknown)}, not among the {len(patients)} complete "
+            f"fold {number} names {name_cases(unknown)}, not among the {len(patients)} complete "
             "training cases. Add them to the dataset, or make the splits again.",
             fold=number,
             cases=unknown,
@@ -124,8 +123,8 @@ def _check_overlap(path: Path, number: int, sides: Mapping[str, set[str]]) -> It
             yield _problem(
                 path,
                 "splits_case_twice",
-                f"fold {number} has {_list(both)} in {first} and in {second}. Expected each case "
-                "in one of them. Remove it from one.",
+                f"fold {number} has {name_cases(both)} in {first} and in {second}. Expected each "
+                "case in one of them. Remove it from one.",
                 fold=number,
                 sides=[first, second],
                 cases=both,
@@ -184,12 +183,7 @@ def _spread(cases: set[str], sides: Mapping[str, set[str]]) -> dict[str, list[st
 
 
 def _describe(spread: Mapping[str, Sequence[str]]) -> str:
-    return "; ".join(f"{', '.join(cases[:_SHOWN])} in {side}" for side, cases in spread.items())
-
-
-def _list(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"case{'s' if len(names) > 1 else ''} {', '.join(names[:_SHOWN])}{more}"
+    return "; ".join(f"{shorten(cases)} in {side}" for side, cases in spread.items())
 
 
 def _problem(

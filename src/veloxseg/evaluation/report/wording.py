@@ -7,6 +7,7 @@ from veloxseg.evaluation.report.axes import write_number
 from veloxseg.evaluation.report.cases import foreground_dice
 from veloxseg.evaluation.report.pictures import CasePicture
 from veloxseg.evaluation.statistics import Statistics
+from veloxseg.shortening import shorten
 
 _SHOWN = 4
 
@@ -20,9 +21,8 @@ def lead(num_cases: int, labels: Mapping[str, str], overall: Mapping[str, Statis
         overall: Statistics of the foreground mean by metric.
     """
     names = list(labels.values())
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     said = [f"{_count(num_cases, 'case')}, {_count(len(names), 'label')}: "]
-    said.append(f"{', '.join(names[:_SHOWN])}{more}.")
+    said.append(f"{shorten(names, shown=_SHOWN)}.")
     dice = overall.get("Dice")
     if dice is None:
         return "".join(said)
