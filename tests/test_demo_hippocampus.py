@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from scipy import ndimage
 from typer.testing import CliRunner
 
 import veloxseg
@@ -18,16 +19,18 @@ from veloxseg.bundle.format import Normalisation
 from veloxseg.cli import app
 from veloxseg.demo_hippocampus import (
     MODEL,
-    box_slices,
+    HippocampusDemo,
     find_template,
     run_hippocampus_demo,
     segment_hippocampi,
 )
+from veloxseg.demo_hippocampus_crops import SIDES, box_slices, cut_crop
 from veloxseg.demo_hippocampus_picture import draw_parts
 from veloxseg.errors import BundleError, GeometryError, VeloxSegError
 from veloxseg.models.finding import known_models
 from veloxseg.models.installing import install_model
 from veloxseg.runtime.model import Model
+from veloxseg.runtime.prediction import predict
 from veloxseg.volumes.orientation import to_ras
 from veloxseg.volumes.reading import read_volume, write_volume
 from veloxseg.volumes.volume import Volume, same_grid
@@ -81,6 +84,29 @@ def test_of_voxels_that_hit_no_edge_those_inside_the_box_are_taken() -> None:
     _, _, x = box_slices(brain(), "left")
     centres = -60 + 2 * np.arange(61)[x]
     assert (centres.min(), centres.max()) == (-42, -8)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_crop_s_voxels_lie_where_they_lay(side: str) -> None:
+    image = brain()
+    crop = cut_crop(image, side)
+    assert crop.data.shape == (22, 25, 18)
+    for corner in [(0, 0, 0), (21, 0, 0), (0, 24, 5), (3, 4, 17)]:
+        x, y, z = crop.grid.positions_xyz(corner)  # LPS
+        voxel = (round((z + 50) / 2), round((70 - y) / 2), round((60 - x) / 2))
+        assert crop.data[corner] == image.data[voxel]
+
+
+def test_the_right_crop_is_stored_as_a_left_one_looks() -> None:
+    noise = brain().data
+    symmetric = brain(data=noise + noise[..., ::-1])
+    left, right = (cut_crop(symmetric, side) for side in SIDES)
+    assert np.array_equal(left.data, right.data)
+    assert not np.array_equal(left.data, left.data[..., ::-1])
+    assert (left.grid.positions_xyz((0, 0, 0))[0], right.grid.positions_xyz((0, 0, 0))[0]) == (
+        42.0,  # LPS: to the left
+        -42.0,
+    )
 
 
 def test_a_symmetric_brain_has_a_symmetric_mask(model: Model) -> None:
@@ -148,6 +174,7 @@ def test_the_demo_writes_mask_volumes_and_picture(bundle: Path, tmp_path: Path) 
     told = Console(record=True, width=200)
     done = run_hippocampus_demo(tmp_path / "out", console=told, model=bundle, template=template)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "crops",
         "hippocampus_mask.nii.gz",
         "hippocampus_mask.png",
         "hippocampus_volumes.json",
@@ -162,6 +189,21 @@ def test_the_demo_writes_mask_volumes_and_picture(bundle: Path, tmp_path: Path) 
     printed = told.export_text()
     assert f"{done.found.volumes_ml['left anterior']:.2f}" in printed
     assert "symmetric" not in printed  # which only nilearn's template is
+
+
+def test_masks_of_the_written_crops_are_the_demos_mask(bundle: Path, tmp_path: Path) -> None:
+    template = tmp_path / "template.nii.gz"
+    write_volume(template, brain())
+    quiet = Console(quiet=True)
+    done = run_hippocampus_demo(tmp_path, console=quiet, model=bundle, template=template)
+    predict(bundle, [done.crops], tmp_path / "masks")
+    for number, side in enumerate(SIDES):
+        mask = to_ras(read_volume(tmp_path / "masks" / f"hippocampus_{side}.nii.gz"))
+        place = box_slices(brain(), side)
+        assert same_grid(mask, to_ras(cut_crop(brain(), side)))
+        whole = done.found.mask[place].astype(int)
+        assert np.array_equal(mask.data, np.where(whole > 0, whole - 2 * number, 0))
+        assert mask.data.any()
 
 
 def test_the_picture_shows_the_mask_and_whose_side_is_whose(tmp_path: Path) -> None:
@@ -242,7 +284,7 @@ assert not found, found
 def test_the_template_needs_neither_torch_nor_simpleitk_nor_an_import_of_nilearn(
     template: Path, bundle: Path, tmp_path: Path
 ) -> None:
-    install_model(bundle)
+    install_model(bundle, replace=True)  # before the shipped one of that name
     (tmp_path / MODEL).mkdir()  # a folder that is called as the model is in nobody's way
     done = subprocess.run(
         [sys.executable, "-c", _NOT_IMPORTED.format(arguments=["demo", MODEL])],
@@ -257,16 +299,55 @@ def test_the_template_needs_neither_torch_nor_simpleitk_nor_an_import_of_nilearn
     assert same_grid(mask, read_volume(template))
 
 
-def test_the_models_hippocampi_of_the_template_are_of_human_size(
-    template: Path, tmp_path: Path
-) -> None:
-    if MODEL not in known_models():
-        pytest.skip(f"no model called {MODEL} is shipped")
-    found = run_hippocampus_demo(tmp_path, console=Console(quiet=True)).found
-    for side in ("left", "right"):
-        parts = [found.volumes_ml[f"{side} {part}"] for part in ("anterior", "posterior")]
+@pytest.fixture(scope="module")
+def shown(template: Path, tmp_path_factory: pytest.TempPathFactory) -> HippocampusDemo:
+    """The demo with the model that is shipped."""
+    output = tmp_path_factory.mktemp("demo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VELOXSEG_MODELS", str(output / "models"))
+        if MODEL not in known_models():
+            pytest.skip(f"no model called {MODEL} is shipped")
+        return run_hippocampus_demo(output, console=Console(quiet=True))
+
+
+def test_the_models_hippocampi_of_the_template_are_of_human_size(shown: HippocampusDemo) -> None:
+    for side in SIDES:
+        parts = [shown.found.volumes_ml[f"{side} {part}"] for part in ("anterior", "posterior")]
         assert 3.5 < sum(parts) < 5.5  # MNI brains are a quarter larger than people's
         assert 0.35 < parts[0] / sum(parts) < 0.65
-    left = [found.volumes_ml[f"left {part}"] for part in ("anterior", "posterior")]
-    right = [found.volumes_ml[f"right {part}"] for part in ("anterior", "posterior")]
-    assert left == pytest.approx(right)
+
+
+def test_the_models_hippocampi_lie_where_atlases_have_them(shown: HippocampusDemo) -> None:
+    mask = to_ras(read_volume(shown.mask))
+    for number, side in enumerate(SIDES):
+        centre = centre_ras_mm(mask, (1 + 2 * number, 2 + 2 * number))
+        # The AAL atlas (Tzourio-Mazoyer et al. 2002): -25, -21, -10 and 29, -20, -10 mm.
+        assert centre == pytest.approx((-27 if side == "left" else 27, -20, -10), abs=5)
+        anterior, posterior = (centre_ras_mm(mask, (part + 2 * number,)) for part in (1, 2))
+        assert 10 < anterior[1] - posterior[1] < 25
+
+
+def test_the_models_hippocampi_are_each_in_one_piece(shown: HippocampusDemo) -> None:
+    mask = read_volume(shown.mask).data
+    for values in ((1, 2), (3, 4), (1,), (2,), (3,), (4,)):
+        part = np.isin(mask, values)
+        pieces, _ = ndimage.label(part)
+        assert np.bincount(pieces[part])[1:].max() > 0.98 * part.sum()
+
+
+def test_the_template_s_right_mask_is_the_left_one_mirrored(
+    shown: HippocampusDemo, template: Path
+) -> None:
+    assert same_grid(read_volume(shown.mask), read_volume(template))
+    mask = to_ras(read_volume(shown.mask))
+    assert mask.grid.positions_xyz((0, 0, 0))[0] == -mask.grid.positions_xyz((0, 0, 196))[0]
+    assert mask.data.shape[2] == 197
+    left = np.where(np.isin(mask.data, (1, 2)), mask.data + 2, 0)
+    right = np.where(np.isin(mask.data, (3, 4)), mask.data, 0)
+    assert left.any()
+    assert np.array_equal(left[..., ::-1], right)
+
+
+def centre_ras_mm(mask: Volume, values: tuple[int, ...]) -> tuple[float, float, float]:
+    x, y, z = mask.grid.positions_xyz(np.argwhere(np.isin(mask.data, values))).mean(axis=0)
+    return -x, -y, z

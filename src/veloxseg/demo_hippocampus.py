@@ -17,28 +17,19 @@ from rich.console import Console
 from rich.table import Table
 
 from veloxseg.atomic import write_json
+from veloxseg.demo_hippocampus_crops import SIDES, box_slices, cut_crop, unmirror
 from veloxseg.demo_hippocampus_picture import draw_parts
-from veloxseg.errors import BundleError, GeometryError, VeloxSegError
+from veloxseg.errors import BundleError, VeloxSegError
 from veloxseg.installation import INSTALL_DEMO
 from veloxseg.models.finding import find_model
 from veloxseg.runtime.model import Model, load
 from veloxseg.runtime.segmentation import label_volumes_ml
 from veloxseg.volumes.orientation import from_ras, to_ras
-from veloxseg.volumes.reading import read_volume, write_mask
-from veloxseg.volumes.volume import ORTHONORMAL_TOLERANCE, Volume
+from veloxseg.volumes.reading import read_volume, write_mask, write_volume
+from veloxseg.volumes.volume import Volume
 
 MODEL = "hippocampus"
 """The model that is used, by its name."""
-
-LEFT_BOX_RAS_MM = ((-43.0, -7.0), (-47.0, 3.0), (-33.0, 11.0))
-"""First and last voxel centre of the left crop in MNI space: x to the right, y to the front, z up.
-
-The left hippocampus of the template lies between -37 and -13, -42 and -3, -30 and 6 mm; around it
-are some 5 mm, as around those that the model was trained on, which were left ones or mirrored. The
-right crop has x mirrored.
-"""
-
-SIDES = ("left", "right")
 
 _TEMPLATE = "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 _NUM_PATCHES = 4  # what the two crops come to
@@ -68,6 +59,7 @@ class HippocampusDemo:
         mask: NIfTI on the template's grid.
         volumes: JSON of labels and volumes in ml.
         picture: PNG.
+        crops: Folder of the two images that the model was given, named as ``predict`` takes them.
         found: The same in memory.
         seconds: Of ``segmenting`` and of ``all``.
     """
@@ -75,6 +67,7 @@ class HippocampusDemo:
     mask: Path
     volumes: Path
     picture: Path
+    crops: Path
     found: Hippocampi
     seconds: dict[str, float]
 
@@ -86,7 +79,7 @@ def run_hippocampus_demo(
     model: Path | str | None = None,
     template: Path | None = None,
 ) -> HippocampusDemo:
-    """Segment both hippocampi of the MNI152 template, and write mask, volumes and a picture.
+    """Segment both hippocampi of the MNI152 template, and write mask, volumes, picture and crops.
 
     Args:
         output: Folder to write to; files of an earlier demo are replaced.
@@ -112,9 +105,12 @@ def run_hippocampus_demo(
     mask, volumes, picture = paths
     write_mask(mask, found.mask, image.grid, like=source)
     write_json(volumes, {"labels": found.labels, "volumes_ml": _rounded(found.volumes_ml)})
+    ras, crops = to_ras(image), output / "crops"
+    for side in SIDES:
+        write_volume(crops / f"hippocampus_{side}_0000.nii.gz", cut_crop(ras, side))
     parts = list(opened.pipeline.foreground)
     draw_parts(
-        to_ras(image),
+        ras,
         to_ras(Volume.on_grid(found.mask, image.grid)).data,
         picture,
         parts={name: _values_of_part(found, number) for number, name in enumerate(parts)},
@@ -126,10 +122,10 @@ def run_hippocampus_demo(
     if template is None:
         console.print("The template is symmetric: left and right are expected to be alike.")
     console.print(f"Seconds: {seconds['segmenting']:.1f} to segment, {seconds['all']:.1f} in all")
-    for path in paths:
+    for path in (*paths, crops):
         console.print(f"Written: {path}")
     return HippocampusDemo(
-        mask=mask, volumes=volumes, picture=picture, found=found, seconds=seconds
+        mask=mask, volumes=volumes, picture=picture, crops=crops, found=found, seconds=seconds
     )
 
 
@@ -170,18 +166,12 @@ def segment_hippocampi(image: Volume, model: Model) -> Hippocampi:
     ras = to_ras(image)
     mask = np.zeros(ras.data.shape, np.uint8)
     for number, side in enumerate(SIDES):
-        place = box_slices(ras, side)
-        crop, mirror = ras.data[place], (slice(None), slice(None), slice(None, None, -1))
-        if side == "right":
-            crop = crop[mirror]
-        volume = Volume(
-            data=np.ascontiguousarray(crop),
-            spacing_zyx=ras.spacing_zyx,
-            direction=ras.direction,
-        )
-        part = model.predict(volume).mask
+        crop = cut_crop(ras, side)
+        # Without the crop's own sense of x: a model that turns images would undo the mirroring.
+        seen = Volume(data=crop.data, spacing_zyx=ras.spacing_zyx, direction=ras.direction)
+        part = model.predict(seen).mask
         part = np.where(part > 0, part + number * len(labels), 0).astype(np.uint8)
-        mask[place] = part[mirror] if side == "right" else part
+        mask[box_slices(ras, side)] = unmirror(part, side)
     names = {
         f"{side} {name.lower()}": value + number * len(labels)
         for number, side in enumerate(SIDES)
@@ -192,40 +182,6 @@ def segment_hippocampi(image: Volume, model: Model) -> Hippocampi:
         labels=names,
         volumes_ml=label_volumes_ml(mask, ras.grid, dict(names)),
     )
-
-
-def box_slices(ras: Volume, side: str) -> tuple[slice, slice, slice]:
-    """Where the crop of a side lies in an image whose axes grow to right, front and head.
-
-    Returns:
-        Slices along z, y and x.
-
-    Raises:
-        GeometryError: the image is oblique, or the box reaches out of it.
-    """
-    if not np.allclose(ras.grid.matrix(), np.diag([-1, -1, 1]), rtol=0, atol=ORTHONORMAL_TOLERANCE):
-        raise GeometryError(
-            "The image is oblique. Expected axes along those of MNI space. Resample it there first."
-        )
-    x, y, z = LEFT_BOX_RAS_MM
-    if side == "right":
-        x = (-x[1], -x[0])
-    first_xyz = (-ras.origin_xyz[0], -ras.origin_xyz[1], ras.origin_xyz[2])
-    slices = []
-    for axis, (low, high) in zip("zyx", (z, y, x), strict=True):
-        where = "zyx".index(axis)
-        start, step = first_xyz[2 - where], ras.spacing_zyx[where]
-        begin = int(np.ceil((low - start) / step - 1e-3))
-        end = int(np.floor((high - start) / step + 1e-3)) + 1
-        if begin < 0 or end > ras.data.shape[where]:
-            last = start + step * (ras.data.shape[where] - 1)
-            raise GeometryError(
-                f"The image reaches from {start:g} to {last:g} mm along {axis}. Expected {low:g} "
-                f"to {high:g} mm in it, where the {side} hippocampus is in MNI space. Register it "
-                "there first."
-            )
-        slices.append(slice(begin, end))
-    return slices[0], slices[1], slices[2]
 
 
 def _labels(model: Model) -> dict[str, int]:
