@@ -99,6 +99,20 @@ def test_a_pipeline_without_optional_channels_is_one_of_format_1() -> None:
     assert "optional" not in pipeline.model_dump_json()
 
 
+def test_mirroring_unasked_is_carried_in_a_format_of_its_own() -> None:
+    pipeline = pipeline_from_plans(PLANS, "3d_fullres", DESCRIPTION)
+    mirrored = Pipeline.model_validate(pipeline.model_dump() | {"mirroring": True})
+    assert mirrored.format_version == 4
+    assert Pipeline.model_validate_json(mirrored.model_dump_json()) == mirrored
+    assert "mirroring" not in pipeline.model_dump(mode="json")
+
+
+def test_mirroring_unasked_needs_axes_to_mirror() -> None:
+    pipeline = pipeline_from_plans(PLANS, "3d_fullres", DESCRIPTION)
+    with pytest.raises(ValidationError, match="mirroring needs mirror_axes"):
+        Pipeline.model_validate(pipeline.model_dump() | {"mirroring": True, "mirror_axes": ()})
+
+
 def test_an_optional_channel_is_one_of_the_channels() -> None:
     with pytest.raises(ValidationError, match="optional names T1"):
         Pipeline.model_validate(

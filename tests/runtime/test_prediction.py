@@ -107,6 +107,19 @@ def test_arrays_and_files_give_one_mask(bundle: Path, case: list[Path], tmp_path
     np.testing.assert_array_equal(read_volume(tmp_path / "m.nii.gz").data, from_files.mask)
 
 
+def test_a_bundle_that_mirrors_does_so_unless_told_not_to(bundle: Path, tmp_path: Path) -> None:
+    mirroring = write_small_bundle(tmp_path / "mirroring.veloxseg", mirroring=True)
+    images = [image(0), image(1)]
+    plain, mirrored = (
+        veloxseg.load(bundle).predict(images, mirroring=asked).mask for asked in (False, True)
+    )
+    assert not np.array_equal(plain, mirrored)
+
+    model = veloxseg.load(mirroring)
+    assert np.array_equal(model.predict(images).mask, mirrored)
+    assert np.array_equal(model.predict(images, mirroring=False).mask, plain)
+
+
 def test_probabilities_are_saved_beside_the_mask(
     bundle: Path, case: list[Path], tmp_path: Path
 ) -> None:

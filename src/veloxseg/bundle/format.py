@@ -15,8 +15,11 @@ from pydantic import (
     model_validator,
 )
 
-FORMAT_VERSION = 3
-"""The newest format that this version reads; 2 knows optional channels, 3 postprocessing."""
+FORMAT_VERSION = 4
+"""The newest format that this version reads.
+
+2 knows optional channels, 3 postprocessing, 4 mirroring unasked.
+"""
 
 MANIFEST = "manifest.json"
 PIPELINE = "pipeline.json"
@@ -128,6 +131,7 @@ class Pipeline(_Strict):
         patch_size: Extent of the network's input, axes as after ``transpose``.
         overlap: Share of a patch that neighbouring patches cover too.
         mirror_axes: Spatial axes (0 to 2) that test-time augmentation may mirror.
+        mirroring: Whether masks are averaged over mirrored patches where nobody says otherwise.
         postprocessing: What is removed from a mask on its image's grid, one step after the other.
     """
 
@@ -145,6 +149,7 @@ class Pipeline(_Strict):
     patch_size: tuple[int, int, int]
     overlap: float = Field(default=0.5, ge=0, lt=1)
     mirror_axes: tuple[int, ...] = (0, 1, 2)
+    mirroring: bool = False
     postprocessing: tuple[PostprocessingStep, ...] = ()
 
     @model_validator(mode="after")
@@ -159,6 +164,8 @@ class Pipeline(_Strict):
             raise ValueError("normalisation needs one entry for each of channels")
         if not set(self.mirror_axes) <= {0, 1, 2}:
             raise ValueError(f"mirror_axes is {self.mirror_axes}: expected some of 0, 1, 2")
+        if self.mirroring and not self.mirror_axes:
+            raise ValueError("mirroring needs mirror_axes")
         if self.labels.get("background") != 0:
             raise ValueError('labels needs "background": 0')
         if self.has_regions and len(self.regions_class_order or ()) != len(self.foreground):
@@ -173,7 +180,7 @@ class Pipeline(_Strict):
         self, content: SerializerFunctionWrapHandler
     ) -> dict[str, Any]:
         fields: dict[str, Any] = content(self)
-        for name in ("optional", "postprocessing"):
+        for name in ("optional", "mirroring", "postprocessing"):
             if not getattr(self, name):
                 del fields[name]
         return fields
@@ -181,6 +188,8 @@ class Pipeline(_Strict):
     @property
     def format_version(self) -> int:
         """The oldest format of bundles that has what this pipeline needs."""
+        if self.mirroring:
+            return 4
         if self.postprocessing:
             return 3
         return 2 if self.optional else 1

@@ -85,8 +85,13 @@ def predict(
         typer.Option(help="Of neighbouring patches, 0 to below 1.", show_default="the bundle's"),
     ] = None,
     tta: Annotated[
-        bool, typer.Option("--tta/--no-tta", help="Average over mirrored patches: 8 times slower.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--tta/--no-tta",
+            help="Average over mirrored patches: up to 8 times slower.",
+            show_default="as the bundle says",
+        ),
+    ] = None,
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Write CASE.npz beside each mask.")
     ] = False,

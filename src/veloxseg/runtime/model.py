@@ -89,7 +89,7 @@ class Model:
         images: Image | Sequence[Image | None] | Mapping[str, Image | None],
         *,
         overlap: float | None = None,
-        mirroring: bool = False,
+        mirroring: bool | None = None,
         probabilities: bool = False,
         postprocessing: bool = True,
         max_memory_gb: float | None = None,
@@ -102,7 +102,8 @@ class Model:
                 channel's name: ``{"CT": "ct.nii.gz"}``. An optional channel may be None, and by
                 name also left out.
             overlap: Share of a patch that the next one covers too; None: the bundle's.
-            mirroring: Average over mirrored patches: up to eight times the work.
+            mirroring: Average over mirrored patches, up to eight times the work; None: as the
+                bundle says.
             probabilities: Keep them too; postprocessing does not change them.
             postprocessing: Take the bundle's steps; else the mask is what the network says.
             max_memory_gb: Refuse what would need more, before the images are brought to the grid.
@@ -137,7 +138,7 @@ class Model:
                 pipeline,
                 run=network,
                 batch=self.choice.execution.batch,
-                mirroring=mirroring,
+                mirroring=pipeline.mirroring if mirroring is None else mirroring,
                 probabilities=probabilities,
                 on_tiles=tiles,
             )

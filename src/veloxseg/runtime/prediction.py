@@ -56,7 +56,7 @@ def predict(
     threads: int | None = None,
     device: str = "auto",
     overlap: float | None = None,
-    mirroring: bool = False,
+    mirroring: bool | None = None,
     probabilities: bool = False,
     postprocessing: bool = True,
     resume: bool = False,
@@ -76,7 +76,8 @@ def predict(
         threads: Threads to compute with; None: one for each core.
         device: ``auto``, ``cpu`` or ``cuda``, for the engines that know GPUs.
         overlap: Share of a patch that the next one covers too; None: the bundle's.
-        mirroring: Average over mirrored patches: up to eight times the work.
+        mirroring: Average over mirrored patches, up to eight times the work; None: as the bundle
+            says.
         probabilities: Write them beside each mask, as ``CASE.npz``.
         postprocessing: Take the bundle's steps; else masks are what the network says.
         resume: Leave masks that exist as they are.
@@ -104,6 +105,7 @@ def predict(
     pipeline = opened.pipeline
     if overlap is not None:
         pipeline = pipeline.model_copy(update={"overlap": overlap})
+    mirroring = pipeline.mirroring if mirroring is None else mirroring
     cases = find_prediction_cases(
         inputs,
         output,
@@ -135,7 +137,7 @@ def predict(
             backend=backend,
             precision=precision,
             threads=threads or num_cores(),
-            num_patches=sum(num_tiles),
+            num_patches=sum(num_tiles) * (2 ** len(pipeline.mirror_axes) if mirroring else 1),
         )
         choice = _within_memory(
             choice, waiting, grids, pipeline, max_memory_gb, probabilities=probabilities
