@@ -13,7 +13,9 @@ import torch
 from bundles import small_network, write_small_bundle
 from documentation import DOCS, TUTORIALS, Block, as_script, blocks_of, read_blocks
 from parity.test_golden import renamed
+from veloxseg.bundle.format import Normalisation
 from veloxseg.datasets.phantoms import phantom
+from veloxseg.models.finding import shipped_folder
 from veloxseg.network import DistillationModel, VeloxSeg
 from veloxseg.network.published import published_config
 from veloxseg.volumes.reading import write_volume
@@ -23,15 +25,36 @@ SECONDS = 540
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["nnunet", "deployer"])
-def test_a_tutorial_runs_from_its_first_block_to_its_last(name: str, tmp_path: Path) -> None:
-    blocks = read_blocks(DOCS / "tutorials" / f"{name}.md")
-    run([block for block in blocks if block.mark != "not run"], tmp_path)
+def test_the_nnunet_tutorial_runs_from_its_first_block_to_its_last(tmp_path: Path) -> None:
+    run([block for block in tutorial("nnunet") if block.mark != "not run"], tmp_path)
+
+
+@pytest.mark.slow
+def test_the_deployers_tutorial_runs_with_the_model_that_is_shipped(tmp_path: Path) -> None:
+    if not (shipped_folder() / "hippocampus.veloxseg").is_dir():
+        pytest.skip("no model called hippocampus is shipped")
+    run([block for block in tutorial("deployer") if block.mark != "not run"], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["first_minute", "deployer"])
+def test_pages_on_the_hippocampus_run_with_a_model_of_random_weights(
+    name: str, tmp_path: Path
+) -> None:
+    write_small_bundle(
+        tmp_path / "models" / "hippocampus.veloxseg",
+        network=small_network(in_channels=(1,)),
+        channels=("MRI",),
+        labels={"background": 0, "Anterior": 1, "Posterior": 2},
+        normalisation=(Normalisation(scheme="z_score"),),
+    )
+    run([block for block in tutorial(name) if not block.mark], tmp_path)
+    assert (tmp_path / "demo_hippocampus" / "hippocampus_mask.png").is_file()
+    assert (tmp_path / "masks_mine" / "hippocampus_right.nii.gz").is_file() == (name == "deployer")
 
 
 def test_every_block_that_is_not_run_gives_a_reason_that_holds() -> None:
     skipped = [b for page in TUTORIALS for b in read_blocks(page) if b.mark == "not run"]
-    assert len(skipped) == 5
+    assert len(skipped) == 6
     for block in skipped:
         assert block.code.startswith(("pip install", "pip wheel", "nnUNetv2_train")), block
 
@@ -51,7 +74,7 @@ def test_a_block_that_fails_fails_the_page_and_is_named(tmp_path: Path) -> None:
 
 
 def test_the_published_tutorial_runs_with_a_checkpoint_of_random_weights(tmp_path: Path) -> None:
-    blocks = read_blocks(DOCS / "tutorials" / "published.md")
+    blocks = tutorial("published")
     config = json.loads(blocks[1].code.partition("<<'END'\n")[2].partition("END\n")[0])
     torch.manual_seed(0)
     weights = renamed(DistillationModel(VeloxSeg(published_config(config))))
@@ -64,14 +87,8 @@ def test_the_published_tutorial_runs_with_a_checkpoint_of_random_weights(tmp_pat
     assert (tmp_path / "masks" / "phantom_000.nii.gz").is_file()
 
 
-def test_the_deployers_tutorial_runs_with_a_bundle_of_random_weights(tmp_path: Path) -> None:
-    labels = {"background": 0, "lesion": 1}
-    bundle = tmp_path / "tumour.veloxseg"
-    write_small_bundle(bundle, network=small_network(num_classes=2), labels=labels)
-    put_patient(tmp_path / "new_patients")
-    page = read_blocks(DOCS / "tutorials" / "deployer.md")
-    run([block for block in page if not block.mark], tmp_path)
-    assert (tmp_path / "masks_python" / "phantom_000.nii.gz").is_file()
+def tutorial(name: str) -> list[Block]:
+    return read_blocks(DOCS / "tutorials" / f"{name}.md")
 
 
 def put_patient(folder: Path) -> None:
@@ -88,6 +105,7 @@ def run(blocks: list[Block], folder: Path) -> None:
         **{name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")},
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "VELOXSEG_CACHE": str(folder / ".cache"),
+        "VELOXSEG_MODELS": str(folder / "models"),
         "nnUNet_n_proc_DA": "0",
     }
     done = subprocess.run(
