@@ -59,6 +59,16 @@ def evaluate_scene(folder: Path, shifts: dict[str, int], **options) -> Path:
     return summary
 
 
+def evaluate_scene_with_subsets(folder: Path, shifts: dict[str, int], *, lacking_ct: str) -> Path:
+    """A scene whose case ``lacking_ct`` has a PET image only, evaluated by channels."""
+    write_scene(folder, shifts)
+    (folder / "imagesTr" / f"{lacking_ct}_0000.nii.gz").unlink()
+    change(folder / "dataset.json", lambda content: content.update(optional=["CT"]))
+    summary, images = folder / "summary.json", folder / "imagesTr"
+    evaluate_folder(folder / "masks", folder / "labelsTr", images=images, output=summary)
+    return summary
+
+
 def change(path: Path, edit) -> Path:
     """Change a JSON file by a function."""
     content = json.loads(path.read_text())

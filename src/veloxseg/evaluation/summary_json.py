@@ -18,7 +18,7 @@ def summary_to_json(summary: Summary) -> dict[str, Any]:
     content = {
         **_means(summary),
         "label_names": {str(label): name for label, name in labels.items()},
-        "metric_per_case": _cases(summary),
+        "metric_per_case": [_case(case, summary.subsets.get(case.name)) for case in summary.cases],
         "num_undefined": {str(label): summary.num_undefined(label) for label in labels},
         "statistics": _statistics(summary),
         "bootstrap": {
@@ -48,17 +48,14 @@ def _means(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _cases(summary: Summary) -> list[dict[str, Any]]:
-    return [_case(case) for case in summary.cases]
-
-
-def _case(case: CaseResult) -> dict[str, Any]:
+def _case(case: CaseResult, subset: str | None = None) -> dict[str, Any]:
     return {
         "case": case.name,
         "metrics": {str(label): _without_nan(row) for label, row in case.metrics.items()},
         "prediction_file": str(case.prediction_file),
         "reference_file": str(case.reference_file),
         **({} if case.fold is None else {"fold": case.fold}),
+        **({} if subset is None else {"subset": subset}),
         **({"resampled": True} if case.resampled else {}),
     }
 
@@ -81,7 +78,7 @@ def _methods(summary: Summary) -> dict[str, Any]:
         methods[name] = {
             **_means(other),
             "statistics": _statistics(other),
-            "metric_per_case": _cases(other),
+            "metric_per_case": [_case(case) for case in other.cases],
         }
         if other.cross_validation is not None:
             methods[name]["cross_validation"] = other.cross_validation.to_json()

@@ -5,7 +5,14 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from evaluated_scenes import change, evaluate_scene, prediction, reference, write
+from evaluated_scenes import (
+    change,
+    evaluate_scene,
+    evaluate_scene_with_subsets,
+    prediction,
+    reference,
+    write,
+)
 from veloxseg.errors import DatasetError, VeloxSegError
 from veloxseg.evaluation.report.origin import hide_folders
 from veloxseg.evaluation.report.page import write_report
@@ -174,6 +181,65 @@ def test_methods_are_compared_as_the_summary_has_them(scene, tmp_path):
     assert row[5] == f"{pair['mean_difference']:.3f}"
     assert row[7:] == [f"{pair['p']:.3f}", f"{pair['p_holm']:.3f}", "3", "0"]
     assert "<h1>Evaluation of ours</h1>" in text
+
+
+def test_cases_with_the_same_channels_have_means_of_their_own(tmp_path):
+    summary = evaluate_scene_with_subsets(tmp_path, SHIFTS, lacking_ct="middle")
+    both = json.loads(summary.read_text())["subsets"]["CT+PET"]
+    page = Page(report(summary))
+    dice, distance, nsd = (both["mean"]["1"][key] for key in ("Dice", "HD95_mm", "NSD"))
+    row = page.row("CT+PET", "2", "organ")
+    assert [row[3], *row[5:]] == [f"{dice:.3f}", f"{distance:.1f}", f"{nsd:.3f}"]
+    assert page.rows[page.rows.index(row) + 2][:2] == [
+        "Mean of labels",
+        f"{both['foreground_mean']['Dice']:.3f}",
+    ]
+    assert page.row("PET", "1", "organ")[4] == "–"  # one case has no interval
+    whole = page.row("organ", "Dice")
+    assert page.row("All", "3", "organ")[3:5] == [whole[2], whole[5]]
+    header = page.row("Case", "Label", "Channels")
+    assert len(page.row("middle", "organ", "PET")) == len(header)
+
+
+def test_undefined_values_of_a_subset_are_counted(tmp_path):
+    summary = evaluate_scene_with_subsets(tmp_path, {"a": 1, "b": 2, "c": 3}, lacking_ct="c")
+
+    def forget(content):
+        content["metric_per_case"][0]["metrics"]["2"]["HD95_mm"] = None
+
+    page = Page(report(change(summary, forget)))
+    rows = page.rows[page.rows.index(page.row("CT+PET", "2")) :]
+    assert rows[1][3].endswith(" (1 undefined)")
+
+
+def test_a_summary_without_subsets_or_folds_says_nothing_of_them(page):
+    assert "By channels" not in page
+    assert "Channels" not in page
+    assert "Cross-validation" not in page
+
+
+def test_folds_that_are_missing_or_unfinished_are_named(tmp_path):
+    for fold, cases in ((0, {"a": 1, "b": 2}), (3, {"c": 3})):
+        for case, shift in cases.items():
+            masks = tmp_path / "run" / f"fold_{fold}" / "validation"
+            write(masks / f"{case}.nii.gz", prediction(shift))
+            write(tmp_path / "labelsTr" / f"{case}.nii.gz", reference())
+    write(tmp_path / "labelsTr" / "d.nii.gz", reference())
+    (tmp_path / "run" / "fold_0" / "validation" / "summary.json").write_text("{}")
+    summary = tmp_path / "summary.json"
+    evaluate_folder(tmp_path / "run", tmp_path / "labelsTr", output=summary)
+    text = report(summary)
+    assert "Cross-validation, folds 0 (2 cases), 3 (1 case)." in text
+    assert "Missing from the cross-validation: folds 1, 2, 4." in text
+    assert "Perhaps unfinished, with cases missing: fold 3." in text
+    assert "Not predicted, and not counted: 1 of the references (d)." in text
+
+
+def test_a_long_list_of_cases_without_prediction_is_shortened(tmp_path):
+    summary = evaluate_scene(tmp_path, {"a": 1})
+    missing = [f"case_{number}" for number in range(8)]
+    text = report(change(summary, lambda content: content.update(not_predicted=missing)))
+    assert "8 of the references (case_0, case_1, case_2, case_3, case_4 and 3 more)." in text
 
 
 def test_one_method_names_the_page_too_where_the_summary_names_it(tmp_path):

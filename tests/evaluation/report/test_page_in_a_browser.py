@@ -3,7 +3,7 @@ import json
 import pytest
 
 from browser import add_script, dump_page, require_browser, run_in_page
-from evaluated_scenes import change, evaluate_scene
+from evaluated_scenes import change, evaluate_scene, evaluate_scene_with_subsets
 from veloxseg.evaluation.report.page import write_report
 
 SHIFTS = {"case_10": 9, "case_2": 1, "other": 3}
@@ -41,6 +41,25 @@ SCRIPT = """
   answers.columns.push(columns());
   answers.loaded = performance.getEntriesByType("resource").map((one) => one.name)
     .filter((name) => !name.startsWith("data:"));
+  return JSON.stringify(answers);
+"""
+
+
+SORT_BY_CHANNELS = """
+  const table = document.getElementById("cases");
+  const header = Array.from(table.querySelectorAll("thead button"))
+    .find((button) => button.textContent === "Channels");
+  const rows = () => Array.from(table.tBodies[0].rows).filter((row) => !row.hidden)
+    .map((row) => Array.from(row.cells).map((cell) => cell.textContent));
+  header.click();
+  header.click();
+  const answers = { channels: rows().map((row) => row[2]) };
+  const label = document.getElementById("label-filter");
+  label.value = "tumour";
+  label.dispatchEvent(new Event("change"));
+  answers.tumours = rows().map((row) => [row[0], row[2]]);
+  answers.table = Array.from(document.querySelectorAll(".subsets [rowspan]"))
+    .map((cell) => cell.textContent);
   return JSON.stringify(answers);
 """
 
@@ -121,7 +140,28 @@ def test_nothing_is_loaded(answers):
     assert answers["loaded"] == []
 
 
-def test_the_page_is_no_wider_than_a_narrow_window(page, tmp_path):
+@pytest.fixture(scope="module")
+def page_by_channels(tmp_path_factory):
+    require_browser()
+    folder = tmp_path_factory.mktemp("channels")
+    summary = evaluate_scene_with_subsets(folder, SHIFTS, lacking_ct="case_2")
+    return write_report(summary, folder / "report.html")
+
+
+def test_cases_sort_and_filter_beside_their_channels(page_by_channels, tmp_path):
+    found = json.loads(run_in_page(page_by_channels, tmp_path, SORT_BY_CHANNELS))
+    assert found["channels"] == ["PET"] * 3 + ["CT+PET"] * 6
+    assert sorted(found["tumours"]) == [
+        ["case_10", "CT+PET"],
+        ["case_2", "PET"],
+        ["other", "CT+PET"],
+    ]
+    assert found["table"] == ["CT+PET", "2", "PET", "1", "All", "3"]
+
+
+@pytest.mark.parametrize("which", ["page", "page_by_channels"])
+def test_the_page_is_no_wider_than_a_narrow_window(which, request, tmp_path):
+    page = request.getfixturevalue(which)
     # A browser's own window has a least width, a frame has none.
     script = """
       const frame = document.createElement("iframe");

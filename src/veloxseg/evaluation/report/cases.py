@@ -25,6 +25,7 @@ class ReportedCase:
         prediction: Its mask; None where the summary names none.
         reference: The mask that it was compared with.
         resampled: Whether the prediction was brought onto the reference's grid.
+        subset: The channels that it has, as ``CT+PET``; empty where the summary does not say.
         values: Of each label, and of the foreground mean: each metric by its key; NaN where
             undefined.
     """
@@ -34,6 +35,7 @@ class ReportedCase:
     prediction: Path | None
     reference: Path | None
     resampled: bool
+    subset: str
     values: Mapping[str, Mapping[str, float]]
 
 
@@ -114,6 +116,7 @@ def _case(entry: CaseEntry, number: int, summary: SummaryFile, folder: Path) -> 
         prediction=_located(entry.prediction_file, folder),
         reference=_located(entry.reference_file, folder),
         resampled=entry.resampled,
+        subset=entry.subset or "",
         values=values,
     )
 

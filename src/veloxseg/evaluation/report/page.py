@@ -30,10 +30,12 @@ from veloxseg.evaluation.report.tables import (
     list_cases_by_label,
     list_comparisons,
     list_figures,
+    list_subsets,
     main_of_cases,
+    metrics_of_subsets,
     shown_labels,
 )
-from veloxseg.evaluation.report.wording import describe_picture, lead
+from veloxseg.evaluation.report.wording import describe_folds, describe_gaps, describe_picture, lead
 
 _DISTRIBUTED = ("Dice", "HD95_mm", "NSD")
 _TEMPLATE = "page.html.jinja"
@@ -81,7 +83,8 @@ def write_report(
         "title": title or _title(found),
         "pictures": [(picture, describe_picture(picture, found.labels)) for picture in pictures],
         "origins": list_origins(found, summary, images=images),
-        "not_predicted": found.not_predicted,
+        "folds": None if found.cross_validation is None else describe_folds(found.cross_validation),
+        "gaps": describe_gaps(found.cross_validation, found.not_predicted),
         **_figures(found, cases),
     }
     page = _render(content)
@@ -120,6 +123,8 @@ def _figures(summary: SummaryFile, cases: Sequence[ReportedCase]) -> dict[str, A
         "agreements": _agreements(cases, summary.labels),
         "comparison": summary.comparison,
         "compared": list_comparisons(summary, labels, names),
+        "subsets": list_subsets(summary, cases, labels),
+        "subset_columns": [names[metric.key] for metric in metrics_of_subsets(metrics)],
         "labels": list(labels.values()),
         "columns": [(names[metric.key], metric.key in main) for metric in metrics],
         "rows": list_cases_by_label(cases, metrics, labels),

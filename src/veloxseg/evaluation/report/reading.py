@@ -32,6 +32,7 @@ class CaseEntry(_Part):
         reference_file: The mask that it was compared with.
         case: The case's name, which nnU-Net does not write.
         resampled: Whether the prediction was brought onto the reference's grid.
+        subset: The channels that it has, as ``CT+PET``; None where nobody asked.
     """
 
     metrics: dict[str, dict[str, float | None]]
@@ -39,6 +40,21 @@ class CaseEntry(_Part):
     reference_file: Path | None = None
     case: str | None = None
     resampled: bool = False
+    subset: str | None = None
+
+
+class CrossValidationEntry(_Part):
+    """The folds whose cases were evaluated together.
+
+    Attributes:
+        num_cases: Of each fold that has masks.
+        missing: Folds that have none.
+        unfinished: Folds whose masks may be incomplete.
+    """
+
+    num_cases: dict[str, int]
+    missing: tuple[int, ...] = ()
+    unfinished: tuple[int, ...] = ()
 
 
 class StatisticsEntry(_Part):
@@ -105,6 +121,8 @@ class SummaryFile(_Part):
         metric_per_case: The cases; one at least, all with the same labels.
         label_names: Name of each label or region, by its key in the metrics; empty in nnU-Net's.
         not_predicted: Cases that were passed over.
+        subsets: Channels that cases have, in the order to show; empty where nobody asked.
+        cross_validation: The folds; None where the masks lay in one folder.
         methods: By name, the evaluated method first; empty if there is one only.
         comparison: Of the methods.
         provenance: How the summary was made; None in nnU-Net's.
@@ -113,6 +131,8 @@ class SummaryFile(_Part):
     metric_per_case: tuple[CaseEntry, ...] = Field(min_length=1)
     label_names: dict[str, str] = Field(default_factory=dict)
     not_predicted: tuple[str, ...] = ()
+    subsets: dict[str, Any] = Field(default_factory=dict)
+    cross_validation: CrossValidationEntry | None = None
     methods: dict[str, MethodEntry] = Field(default_factory=dict)
     comparison: ComparisonEntry | None = None
     provenance: ProvenanceEntry | None = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from veloxseg.evaluation.measuring import METRICS, Metric
 from veloxseg.evaluation.report.axes import UNDEFINED, write_number
-from veloxseg.evaluation.report.cases import ReportedCase
+from veloxseg.evaluation.report.cases import ReportedCase, find_metrics
 from veloxseg.evaluation.report.reading import FOREGROUND, PairEntry, SummaryFile
 from veloxseg.evaluation.statistics import Statistics, describe
 
@@ -15,6 +15,9 @@ MAIN = ("Dice", "IoU", "HD95_mm", "ASSD_mm", "NSD", "volume_error_ml", "lesion_F
 
 MAIN_OF_CASES = ("Dice", "HD95_mm", "NSD", "volume_ml", "reference_volume_ml", "volume_error_ml")
 """Metrics of each case that are shown without a click, where the summary has them."""
+
+MAIN_OF_SUBSETS = ("Dice", "HD95_mm", "NSD")
+"""Metrics of the cases with the same channels; the first that a summary has is with interval."""
 
 _LEAST_OF_CASES = ("Dice", "IoU")
 _SMALLEST_P = 0.001
@@ -39,11 +42,21 @@ class FigureGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseRow:
-    """One label of one case, as text."""
+    """One label of one case, as text; ``subset`` are the case's channels."""
 
     case: str
     label: str
+    subset: str
     cells: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubsetGroup:
+    """The cases that have the same channels: for each label's name its cells, as text."""
+
+    subset: str
+    num_cases: int
+    rows: Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +127,7 @@ def list_cases_by_label(
         CaseRow(
             case=case.name,
             label=name,
+            subset=case.subset,
             cells=[
                 write_number(case.values[label].get(metric.key, math.nan), metric.places)
                 if label != FOREGROUND or _averages(metric)
@@ -124,6 +138,28 @@ def list_cases_by_label(
         for case in cases
         for label, name in labels.items()
     ]
+
+
+def list_subsets(
+    summary: SummaryFile, cases: Sequence[ReportedCase], labels: Mapping[str, str]
+) -> list[SubsetGroup]:
+    """The cases by the channels they have, and all of them; empty where nobody asked."""
+    parts = {name: [case for case in cases if case.subset == name] for name in summary.subsets}
+    parts = {name: part for name, part in parts.items() if part}
+    if not parts:
+        return []
+    metrics = metrics_of_subsets(find_metrics(cases))
+    groups = []
+    for name, part in {**parts, "All": cases}.items():
+        statistics = describe_cases(part, metrics, labels)
+        rows = {text: _of_subset(statistics[label], metrics) for label, text in labels.items()}
+        groups.append(SubsetGroup(subset=name, num_cases=len(part), rows=rows))
+    return groups
+
+
+def metrics_of_subsets(metrics: Sequence[Metric]) -> list[Metric]:
+    """Of the metrics that a summary has, those to show of subsets."""
+    return [metric for metric in metrics if metric.key in MAIN_OF_SUBSETS]
 
 
 def main_of_cases(metrics: Sequence[Metric]) -> tuple[str, ...]:
@@ -166,6 +202,18 @@ def _figures(metric: Metric, found: Statistics) -> list[str]:
         str(found.num_defined),
         str(found.num_undefined),
     ]
+
+
+def _of_subset(found: Mapping[str, Statistics], metrics: Sequence[Metric]) -> list[str]:
+    """Means, the first one's interval, and how many values are undefined, if any are."""
+    cells = []
+    for metric in metrics:
+        one = found[metric.key]
+        undefined = f" ({one.num_undefined} undefined)" if one.num_undefined else ""
+        cells.append(f"{write_number(one.mean, metric.places)}{undefined}")
+        if metric is metrics[0]:
+            cells.append(_interval(one.interval, metric.places))
+    return cells
 
 
 def _compared(pair: PairEntry, summary: SummaryFile, names: Mapping[str, str]) -> list[str]:

@@ -1,11 +1,12 @@
 """The sentences of a report."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from veloxseg.evaluation.report.axes import write_number
 from veloxseg.evaluation.report.cases import foreground_dice
 from veloxseg.evaluation.report.pictures import CasePicture
+from veloxseg.evaluation.report.reading import CrossValidationEntry
 from veloxseg.evaluation.statistics import Statistics
 from veloxseg.shortening import shorten
 
@@ -38,6 +39,32 @@ def lead(num_cases: int, labels: Mapping[str, str], overall: Mapping[str, Statis
     return "".join([*said, "."])
 
 
+def describe_folds(folds: CrossValidationEntry) -> str:
+    """Which folds a cross-validation is about."""
+    found = [f"{fold} ({_count(number, 'case')})" for fold, number in folds.num_cases.items()]
+    return f"Cross-validation, fold{'s' if len(found) > 1 else ''} {', '.join(found)}."
+
+
+def describe_gaps(folds: CrossValidationEntry | None, not_predicted: Sequence[str]) -> list[str]:
+    """Which cases the figures are not about, a sentence each.
+
+    Args:
+        folds: Of a cross-validation; None without one.
+        not_predicted: Cases of the references without a prediction.
+    """
+    said = []
+    if folds is not None and folds.missing:
+        said.append(f"Missing from the cross-validation: {_folds(folds.missing)}.")
+    if folds is not None and folds.unfinished:
+        said.append(f"Perhaps unfinished, with cases missing: {_folds(folds.unfinished)}.")
+    if not_predicted:
+        said.append(
+            f"Not predicted, and not counted: {len(not_predicted)} of the references "
+            f"({shorten(not_predicted)})."
+        )
+    return said
+
+
 def describe_picture(picture: CasePicture, labels: Mapping[str, str]) -> str:
     """Figures of a pictured case: its Dice, and of each label where there are a few."""
     said = f"Dice {write_number(foreground_dice(picture.case), 3)}"
@@ -50,6 +77,10 @@ def describe_picture(picture: CasePicture, labels: Mapping[str, str]) -> str:
     elif len(labels) > 1:
         said = f"Mean {said}"
     return f"{said}. {picture.place}".strip()
+
+
+def _folds(folds: Sequence[int]) -> str:
+    return f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
 
 
 def _count(number: int, noun: str) -> str:
