@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,25 @@ def test_more_than_five_folds_are_counted_to_the_last(run):
     folds = find_predictions(run, ENDING).cross_validation
     assert folds is not None
     assert folds.missing == (2, 4, 5)
+
+
+@pytest.mark.parametrize("known_by", ["place", "variables"])
+@pytest.mark.parametrize(("num_splits", "missing"), [(1, ()), (3, (1, 2))])
+def test_folds_that_the_splits_do_not_have_are_not_missing(
+    tmp_path, monkeypatch, known_by, num_splits, missing
+):
+    results = "nnUNet_results" if known_by == "place" else "copied/to"
+    run = tmp_path / results / "Dataset001_Tiny" / "Trainer__Plans__3d_fullres"
+    fold(run, 0, "a")
+    splits = tmp_path / "nnUNet_preprocessed" / "Dataset001_Tiny" / "splits_final.json"
+    splits.parent.mkdir(parents=True)
+    splits.write_text(json.dumps([{"train": ["b"], "val": ["a"]}] * num_splits))
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        there = tmp_path if known_by == "variables" else tmp_path / "unrelated"
+        monkeypatch.setenv(name, str(there / name))
+    folds = find_predictions(run, ENDING).cross_validation
+    assert folds is not None
+    assert folds.missing == missing
 
 
 def test_a_case_in_two_folds_is_refused_and_both_are_named(run):

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from veloxseg.errors import DatasetError
+from veloxseg.evaluation.folds import count_folds
 from veloxseg.shortening import name_cases
-
-NUM_FOLDS = 5
-"""Folds of a whole cross-validation, as nnU-Net splits a dataset."""
 
 _FOLD = re.compile(r"fold_(\d+)")
 
@@ -21,7 +19,8 @@ class CrossValidation:
 
     Attributes:
         num_cases: Each fold found, in rising order, to the number of its cases.
-        missing: Folds of 0 to 4 (or the highest found) that have no masks.
+        missing: Folds of the dataset's splits that have no masks; where its splits are not found,
+            of five.
         unfinished: Folds found whose validation holds no ``summary.json``, which nnU-Net and
             VeloxSeg write last: masks may be missing.
     """
@@ -106,7 +105,9 @@ def find_predictions(folder: Path, ending: str) -> PredictedMasks:
         folds={name: fold for fold, files in found.items() for name in files},
         cross_validation=CrossValidation(
             num_cases={fold: len(files) for fold, files in found.items()},
-            missing=tuple(sorted(set(range(max(NUM_FOLDS, max(found) + 1))) - set(found))),
+            missing=tuple(
+                sorted(set(range(max(count_folds(folder), max(found) + 1))) - set(found))
+            ),
             unfinished=tuple(
                 fold
                 for fold in found
