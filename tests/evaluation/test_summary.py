@@ -150,6 +150,14 @@ def test_labels_are_the_positive_values_found_without_a_dataset_json(two_cases):
     assert list(evaluate_folder(*two_cases, ignore_label=2).label_names) == [1]
 
 
+def test_a_negative_value_is_no_label_but_refused(folders):
+    write_volume(folders[0] / "a.nii.gz", Volume(data=row(1, 0) * np.int16(1), spacing_zyx=SPACING))
+    negative = row(1, 0).astype(np.int16) - 1
+    write_volume(folders[1] / "a.nii.gz", Volume(data=negative, spacing_zyx=SPACING))
+    with pytest.raises(DatasetError, match=r"Case a: .* holds -1\. Expected only 0, 1\."):
+        evaluate_folder(*folders)
+
+
 def test_progress_counts_cases(two_cases):
     seen = []
     evaluate_folder(*two_cases, progress=lambda *step: seen.append(step))
@@ -310,6 +318,8 @@ def test_means_are_taken_over_the_cases_with_the_same_channels(three_cases, tmp_
     assert alone["mean"]["1"]["Dice"] == 1
     assert alone["mean"]["2"]["Dice"] is None
     assert content["mean"]["1"]["Dice"] == pytest.approx((0.8 + 1 + 1) / 3)
+    subsets = {case["case"]: case["subset"] for case in content["metric_per_case"]}
+    assert subsets == {"a": "CT+PET", "b": "PET", "c": "PET"}
 
 
 def test_without_images_there_are_no_subsets(three_cases, tmp_path):

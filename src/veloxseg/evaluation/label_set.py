@@ -72,11 +72,12 @@ def foreground_names(labels: Mapping[str, int | Sequence[int]]) -> dict[Label, s
 
 
 def names_of_values(values: set[int]) -> dict[str, int]:
-    """Names for positive values that no dataset.json names: ``label 1``, ...
+    """Names for the positive ones of values that no dataset.json names: ``label 1``, ...
 
     Raises:
         DatasetError: there are none.
     """
+    values = {value for value in values if value > 0}
     if not values:
         raise DatasetError(
             "All masks are empty, and there is no dataset.json to name labels. Name them: "

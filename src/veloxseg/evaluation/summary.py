@@ -113,7 +113,7 @@ def evaluate_folder(
         ignore_label = ignored_value(known)
     if known is None:
         values = values_found(methods.all_pairs, num_workers=num_workers)
-        known = names_of_values(values - {0, ignore_label})
+        known = names_of_values(values - {ignore_label})
     label_names = foreground_names(known)
     subsets = {} if images is None else _subsets(images, methods, description)
     settings = EvaluationSettings(
