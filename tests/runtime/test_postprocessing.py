@@ -13,12 +13,11 @@ import veloxseg
 from bundles import write_small_bundle
 from mask_shapes import voxels
 from veloxseg.bundle.format import PostprocessingStep
-from veloxseg.errors import DatasetError
 from veloxseg.runtime.components import find_components
-from veloxseg.runtime.postprocessing import postprocess_folder, postprocess_mask
+from veloxseg.runtime.postprocessing import postprocess_mask
 from veloxseg.runtime.prediction import predict
-from veloxseg.volumes.reading import read_volume, write_mask, write_volume
-from veloxseg.volumes.volume import Grid, Volume
+from veloxseg.volumes.reading import read_volume, write_volume
+from veloxseg.volumes.volume import Volume
 
 UNIT = (1.0, 1.0, 1.0)
 
@@ -153,28 +152,6 @@ def test_an_empty_mask_stays_empty(step, dtype):
 def test_a_mask_without_steps_is_the_same_array():
     mask = voxels((1, 1, 1))
     assert postprocess_mask(mask, (), spacing_zyx=UNIT) is mask
-
-
-def test_a_folder_of_masks_is_postprocessed_on_its_grids(tmp_path: Path) -> None:
-    grid = Grid(size_zyx=(8, 9, 10), spacing_zyx=(4.0, 1.5, 0.5), origin_xyz=(1.0, 2.0, 3.0))
-    write_mask(tmp_path / "in" / "a.nii.gz", voxels((0, 0, 0), (0, 0, 1), (5, 5, 5)), grid)
-    write_mask(tmp_path / "in" / "b.nii.gz", voxels((5, 5, 5)), grid)
-    (tmp_path / "in" / "summary.json").write_text("{}")
-
-    files = postprocess_folder(tmp_path / "in", tmp_path / "out", steps=[smallest(0.004, 1)])
-
-    assert [file.name for file in files] == ["a.nii.gz", "b.nii.gz"]
-    mask = read_volume(files[0])
-    assert mask.grid == read_volume(tmp_path / "in" / "a.nii.gz").grid
-    np.testing.assert_array_equal(mask.data, voxels((0, 0, 0), (0, 0, 1)))
-    assert not read_volume(files[1]).data.any()
-
-
-def test_a_folder_without_masks_or_onto_itself_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"no masks\. Expected files named CASE\.nii\.gz"):
-        postprocess_folder(tmp_path, tmp_path / "out", steps=[largest(1)])
-    with pytest.raises(DatasetError, match="Choose another folder"):
-        postprocess_folder(tmp_path, tmp_path, steps=[largest(1)])
 
 
 def test_a_bundle_postprocesses_on_the_images_grid_and_can_be_told_not_to(tmp_path: Path) -> None:

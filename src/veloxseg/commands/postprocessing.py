@@ -35,21 +35,19 @@ def postprocess(
     root: Root = None,
 ) -> None:
     """Choose by cross-validation which small components to remove; export takes it up."""
-    from veloxseg.bundle.postprocessing import RECORD
+    from veloxseg.bundle.postprocessing import read_record
     from veloxseg.evaluation.postprocessing.choice import postprocess as choose
-    from veloxseg.training.runs import find_run
 
-    workspace = _workspace_if_any(root)
     with case_bar("Counting components") as progress:
-        record = choose(
+        file = choose(
             run,
-            workspace=workspace,
+            workspace=_workspace_if_any(root),
             references=references,
             num_workers=num_workers or num_cores(),
             progress=progress,
         )
-    _print(record)
-    results_console().print(f"Written: {find_run(run, workspace=workspace).folder / RECORD}")
+    _print(read_record(file))
+    results_console().print(f"Written: {file}")
 
 
 def _workspace_if_any(root: Path | None) -> Workspace | None:

@@ -6,17 +6,14 @@ connected, and of several largest components of one size all are kept: which of 
 would depend on how the array lies in space.
 """
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from veloxseg.bundle.format import PostprocessingStep
-from veloxseg.errors import DatasetError
 from veloxseg.runtime.components import BoolArray, find_components
-from veloxseg.volumes.reading import read_volume, write_mask
 
 VOLUME_TOLERANCE = 1e-6
 """Share of the smallest volume by which a component may miss it: rounding of voxels' volumes."""
@@ -67,47 +64,3 @@ def components_kept(
 def voxel_volume_ml(spacing_zyx: Sequence[float]) -> float:
     """Volume of a voxel in ml; the spacing is in mm."""
     return float(np.prod(spacing_zyx)) / 1000
-
-
-def postprocess_folder(
-    masks: Path,
-    output: Path,
-    *,
-    steps: Sequence[PostprocessingStep],
-    file_ending: str = ".nii.gz",
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[Path, ...]:
-    """Postprocess all masks of a folder.
-
-    Args:
-        masks: Folder of label masks.
-        output: Folder for the masks of the same names; not the same one.
-        steps: What to remove, as a bundle's ``pipeline.postprocessing``.
-        file_ending: Of the masks' names, with its dot.
-        progress: Called after each mask with the number done and that of all.
-
-    Returns:
-        The files written.
-
-    Raises:
-        DatasetError: both folders are one, or there are no masks, or a mask holds no integers.
-        ImageReadError: a mask cannot be read.
-    """
-    if masks.resolve() == output.resolve():
-        raise DatasetError(f"{output}: holds the masks to be read. Choose another folder.")
-    files = sorted(file for file in masks.glob(f"*{file_ending}") if file.name[0] != ".")
-    if not files:
-        raise DatasetError(f"{masks}: no masks. Expected files named CASE{file_ending}.")
-    written = []
-    for done, file in enumerate(files, start=1):
-        mask = read_volume(file)
-        if mask.data.dtype.kind not in "iu":
-            raise DatasetError(
-                f"{file}: holds {mask.data.dtype.name}. Expected a mask of integers. Store it so."
-            )
-        labels = postprocess_mask(mask.data, steps, spacing_zyx=mask.spacing_zyx)
-        write_mask(output / file.name, labels, mask.grid, like=file)
-        written.append(output / file.name)
-        if progress is not None:
-            progress(done, len(files))
-    return tuple(written)

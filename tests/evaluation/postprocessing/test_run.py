@@ -19,8 +19,10 @@ from veloxseg.training.runs import find_run
 
 def test_the_record_says_what_was_chosen_on_what(run: Path) -> None:
     told: list[tuple[int, int]] = []
-    record = postprocess(run, progress=lambda done, total: told.append((done, total)))
+    file = postprocess(run, progress=lambda done, total: told.append((done, total)))
 
+    assert file == run / "postprocessing.json"
+    record = read_record(file)
     (step,) = record.steps
     assert (step.kind, step.labels, step.minimum_ml) == ("minimum_volume", (1, 2), 0.0021)
     assert record.folds == (0, 1)
@@ -34,12 +36,11 @@ def test_the_record_says_what_was_chosen_on_what(run: Path) -> None:
     assert record.held_out_gain == pytest.approx(0.5 / 55)
     assert {"veloxseg", "numpy", "python"} == set(record.versions)
     assert told[9] == (10, 10)
-    assert read_record(run / "postprocessing.json") == record
     assert find_postprocessing(find_run(run)).steps == record.steps
 
 
 def test_one_fold_is_chosen_for_by_groups_of_its_cases(run: Path) -> None:
-    record = postprocess(run / "fold_1")
+    record = read_record(postprocess(run / "fold_1"))
     assert record.folds == (1,)
     assert record.num_cases == 5
     assert record.groups == "cases"
@@ -48,14 +49,16 @@ def test_one_fold_is_chosen_for_by_groups_of_its_cases(run: Path) -> None:
 
 def test_a_dataset_is_looked_up_and_references_may_lie_elsewhere(run: Path, tmp_path: Path) -> None:
     workspace = Workspace.resolve(tmp_path)
-    record = postprocess("100/0", workspace=workspace)
+    record = read_record(postprocess("100/0", workspace=workspace))
     assert record.folds == (0,)
     references = shutil.move(workspace.raw / "Dataset100_Tiny" / "labelsTr", tmp_path / "elsewhere")
-    assert postprocess(run / "fold_0", references=Path(references)).steps == record.steps
+    postprocess(run / "fold_0", references=Path(references))
+    assert read_record(run / "postprocessing.json").steps == record.steps
     with pytest.raises(DatasetError, match=r"no such folder.*--references FOLDER"):
         postprocess(run / "fold_0")
     shutil.move(references, workspace.preprocessed / "Dataset100_Tiny" / "gt_segmentations")
-    assert postprocess(run / "fold_0").steps == record.steps
+    postprocess(run / "fold_0")
+    assert read_record(run / "postprocessing.json").steps == record.steps
 
 
 def test_a_validation_that_is_missing_or_saw_its_cases_is_refused(run: Path) -> None:
@@ -66,6 +69,14 @@ def test_a_validation_that_is_missing_or_saw_its_cases_is_refused(run: Path) -> 
     (run / "fold_0").rename(run / "fold_all")
     with pytest.raises(BundleError, match="trained on every case"):
         postprocess(run / "fold_all")
+
+
+def test_a_finished_fold_whose_masks_are_gone_is_refused(run: Path) -> None:
+    for mask in (run / "fold_1" / "validation").glob("*.nii.gz"):
+        mask.unlink()
+    with pytest.raises(BundleError, match=r"fold_1.validation: no masks.*--resume"):
+        postprocess(run)
+    assert not (run / "postprocessing.json").exists()
 
 
 def test_a_mask_without_reference_is_refused(run: Path, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def postprocess(
     references: Path | None = None,
     num_workers: int = 1,
     progress: Progress | None = None,
-) -> PostprocessingRecord:
+) -> Path:
     """Choose what to remove from a run's masks, and write it beside its folds.
 
     Args:
@@ -61,7 +61,7 @@ def postprocess(
         progress: Called with the number of cases counted and that of all, for each round.
 
     Returns:
-        The record, which is ``postprocessing.json`` in the run's folder now.
+        Its ``postprocessing.json``, which `veloxseg.bundle.postprocessing.read_record` reads.
 
     Raises:
         BundleError: there is no such run, it is unfinished, or its validation is.
@@ -79,9 +79,9 @@ def postprocess(
         num_workers=num_workers,
         progress=progress,
     )
-    record = _record(trained, pairs, choice)
-    write_json(trained.folder / RECORD, record.to_json())
-    return record
+    file = trained.folder / RECORD
+    write_json(file, _record(trained, pairs, choice).to_json())
+    return file
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,9 +24,9 @@ def find_validation_masks(
         BundleError: a fold was trained on all cases, or its validation is unfinished.
         DatasetError: there are no masks or references, or a mask has no reference.
     """
-    for fold in run.folds:
-        _require_validation(run, fold)
     ending = run.description.file_ending
+    for fold in run.folds:
+        _require_validation(run, fold, ending)
     folder = references or _references(run, workspace)
     if len(run.folds) > 1:
         predicted = find_predictions(run.folder, ending)
@@ -45,7 +45,7 @@ def find_validation_masks(
     ]
 
 
-def _require_validation(run: Run, fold: int | str) -> None:
+def _require_validation(run: Run, fold: int | str, ending: str) -> None:
     if fold == "all":
         raise BundleError(
             f"{run.folder}: fold all was trained on every case, so that its validation shows no "
@@ -57,6 +57,11 @@ def _require_validation(run: Run, fold: int | str) -> None:
         raise BundleError(
             f"{folder}: no summary.json, so that the validation is not finished. Finish it: "
             f"veloxseg train DATASET {fold} --resume"
+        )
+    if not any(folder.glob(f"*{ending}")):
+        raise BundleError(
+            f"{folder}: no masks (CASE{ending}), though the validation is finished. Copy them "
+            f"here, or validate again: veloxseg train DATASET {fold} --resume"
         )
 
 
