@@ -13,13 +13,14 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from bundles import SIZES, small_network
+from postprocessing_records import write_record
 from veloxseg.atomic import write_json
 from veloxseg.bundle import acceptance, verification
 from veloxseg.bundle.acceptance import Comparison, require_accepted
-from veloxseg.bundle.export import PublishedCase, export, export_published
+from veloxseg.bundle.export import export, export_published
 from veloxseg.bundle.format import Normalisation, PostprocessingStep
-from veloxseg.bundle.postprocessing import PostprocessingRecord, hash_checkpoint
 from veloxseg.bundle.provenance import About
+from veloxseg.bundle.published import PublishedCase
 from veloxseg.bundle.reading import open_bundle
 from veloxseg.bundle.verification import ENGINES, open_engine
 from veloxseg.bundle.weights import split_folds
@@ -98,23 +99,7 @@ def test_optional_channels_go_into_the_bundle_and_cases_that_lack_one_are_used(
 def test_what_was_chosen_for_the_folds_goes_into_the_bundle(root: Path, tmp_path: Path) -> None:
     run = Run(folder=root / RUN, folds=(0,))
     step = PostprocessingStep(kind="keep_largest", labels=(2,))
-    record = PostprocessingRecord(
-        steps=(step,),
-        folds=(0,),
-        num_cases=1,
-        checkpoints={"0": hash_checkpoint(run, 0)},
-        groups="cases",
-        dice_before={},
-        dice_after={},
-        held_out_gain=0.01,
-        margin=0.001,
-        num_standard_errors=1.645,
-        tried=(),
-        skipped={},
-        created="2026-01-01T00:00:00+00:00",
-        versions={},
-    )
-    write_json(root / RUN / "postprocessing.json", record.to_json())
+    write_record(run, step, held_out_gain=0.01)
     target = tmp_path / "tiny.veloxseg"
 
     output = _invoke("export", "100/0", str(target), "--root", str(root))

@@ -6,15 +6,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from veloxseg.atomic import write_json
+from postprocessing_records import write_record
 from veloxseg.bundle.format import Normalisation, Pipeline, PostprocessingStep
 from veloxseg.bundle.pipeline import with_postprocessing
-from veloxseg.bundle.postprocessing import (
-    RECORD,
-    PostprocessingRecord,
-    find_postprocessing,
-    hash_checkpoint,
-)
+from veloxseg.bundle.postprocessing import find_postprocessing
 from veloxseg.errors import BundleError
 from veloxseg.training.runs import Run
 
@@ -35,27 +30,6 @@ def run(tmp_path: Path) -> Run:
         (tmp_path / f"fold_{fold}").mkdir()
         (tmp_path / f"fold_{fold}" / "checkpoint_final.pth").write_bytes(bytes([fold]))
     return Run(folder=tmp_path, folds=(0, 1))
-
-
-def write_record(run: Run, *, steps: tuple[PostprocessingStep, ...] = (LARGEST, SMALLEST)) -> Path:
-    record = PostprocessingRecord(
-        steps=steps,
-        folds=tuple(fold for fold in run.folds if isinstance(fold, int)),
-        num_cases=10,
-        checkpoints={str(fold): hash_checkpoint(run, fold) for fold in run.folds},
-        groups="folds",
-        dice_before={"mean": 0.8},
-        dice_after={"mean": 0.85},
-        held_out_gain=0.04,
-        margin=0.001,
-        num_standard_errors=1.645,
-        tried=(),
-        skipped={},
-        created="2026-01-01T00:00:00+00:00",
-        versions={},
-    )
-    write_json(run.folder / RECORD, record.to_json())
-    return run.folder / RECORD
 
 
 def test_steps_make_a_pipeline_of_format_3_that_reads_as_it_was_written() -> None:
@@ -100,7 +74,7 @@ def test_a_step_that_says_something_else_is_refused(content: dict[str, object]) 
 
 
 def test_a_record_of_these_folds_and_checkpoints_is_taken_up(run: Run) -> None:
-    write_record(run)
+    write_record(run, LARGEST, SMALLEST)
     found = find_postprocessing(run)
     assert found.steps == (LARGEST, SMALLEST)
     assert "keep the largest component of labels 1, 2; remove components of label 2 below" in (
@@ -111,26 +85,26 @@ def test_a_record_of_these_folds_and_checkpoints_is_taken_up(run: Run) -> None:
 
 def test_without_a_record_or_for_other_folds_it_is_said_how_to_make_one(run: Run) -> None:
     assert "veloxseg postprocess RUN" in find_postprocessing(run).note
-    write_record(run)
+    write_record(run, LARGEST, SMALLEST)
     found = find_postprocessing(Run(folder=run.folder, folds=(0,)))
     assert found.steps == ()
     assert "chosen on folds 0, 1, exported are 0. Choose it for these" in found.note
 
 
 def test_a_record_in_which_nothing_gained_says_so(run: Run) -> None:
-    write_record(run, steps=())
+    write_record(run)
     assert "no step gained enough on 10 validation cases" in find_postprocessing(run).note
 
 
 def test_a_record_of_other_checkpoints_is_refused(run: Run) -> None:
-    write_record(run)
+    write_record(run, LARGEST, SMALLEST)
     (run.folder / "fold_1" / "checkpoint_final.pth").write_bytes(b"trained again")
     with pytest.raises(BundleError, match=r"other checkpoints of fold 1.*--no-postprocessing"):
         find_postprocessing(run)
 
 
 def test_a_record_with_unknown_keys_is_refused(run: Run) -> None:
-    path = write_record(run)
+    path = write_record(run, LARGEST, SMALLEST)
     path.write_text(path.read_text().replace("{", '{"future": 1,', 1))
     with pytest.raises(BundleError, match=r"no record of a postprocessing \(future: unknown key"):
         find_postprocessing(run)

@@ -12,8 +12,8 @@ from veloxseg.errors import BundleError, DatasetError
 from veloxseg.installation import require_training
 
 if TYPE_CHECKING:
-    from veloxseg.bundle.export import PublishedCase
     from veloxseg.bundle.format import Normalisation
+    from veloxseg.bundle.published import PublishedCase
     from veloxseg.bundle.reading import Bundle
 
 
@@ -183,7 +183,7 @@ def _published_case(
     normalisations: list[str] | None,
     patch: tuple[int, int, int] | None,
 ) -> "PublishedCase":
-    from veloxseg.bundle.export import PublishedCase
+    from veloxseg.bundle.published import PublishedCase
 
     given = {
         "--channel": channels,
