@@ -2,7 +2,6 @@
 
 import os
 import platform
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,27 +31,6 @@ def processor() -> str:
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def peak_memory_mb() -> float | None:
-    """Largest resident memory of this process so far; None where the system does not say.
-
-    Linux's ``getrusage`` is not asked: it hands the peak of a parent on to its children.
-    """
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-        return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if "VmHWM" in line)
-    except (OSError, StopIteration):
-        return _peak_by_getrusage()
-
-
-def _peak_by_getrusage() -> float | None:
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    scale = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6
 
 
 def _memory_gb() -> float | None:

@@ -14,7 +14,7 @@ from typing import Any
 from veloxseg.errors import VeloxSegError
 from veloxseg.network.config import Axes
 from veloxseg.network.peers.registry import legal_extent
-from veloxseg.runtime.machine import peak_memory_mb
+from veloxseg.peak_memory import peak_memory_mb
 
 _MIN_RUNS, _MAX_SECONDS = 3, 60.0
 
