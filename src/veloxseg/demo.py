@@ -23,8 +23,8 @@ from veloxseg.evaluation.table import format_summary
 from veloxseg.planning.plan import plan, preprocess
 from veloxseg.planning.target import DEFAULT_TARGET, parse_target
 from veloxseg.runtime.prediction import predict
-from veloxseg.training.launch import TrainingSettings
 from veloxseg.training.pipeline import finish_training, is_planned
+from veloxseg.training.settings import TrainingSettings
 
 TRAINING_MINUTES = 3.0
 NUM_TRAINING_CASES = 20

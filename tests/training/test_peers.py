@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
+from planned_dataset import NAME, planned_workspace
 from veloxseg.atomic import read_json, write_json
 from veloxseg.bundle.export import export
 from veloxseg.cli import app
@@ -16,102 +17,25 @@ from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import BundleError, DatasetError, PlanError
 from veloxseg.installation import extension_folder
 from veloxseg.network.config import NetworkConfig
-from veloxseg.planning.files import CONFIGURATION, plans_file, preprocessing_settings, write_mark
+from veloxseg.planning.files import CONFIGURATION, plans_file
 from veloxseg.planning.peer_plans import NETWORKS, network_plans
 from veloxseg.planning.recipe import recipe_of
 from veloxseg.training import launch
-from veloxseg.training.launch import TrainingSettings, fold_folder, train
-from veloxseg.volumes.reading import read_volume, write_volume
-from veloxseg.volumes.volume import Volume
+from veloxseg.training.launch import fold_folder, train
+from veloxseg.training.settings import TrainingSettings
+from veloxseg.volumes.reading import read_volume
 
 # nnU-Net's simple storage maps its files read-only, which PyTorch mentions once
 pytestmark = pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
 
-NAME = "Dataset123_Small"
-SHAPE = (12, 18, 16)
-DESCRIPTION = {
-    "channel_names": {"0": "MR"},
-    "labels": {"background": 0, "lesion": 1},
-    "numTraining": 5,
-    "file_ending": ".nii.gz",
-}
 MONAI = ("segresnet", "basicunet", "mednext_s", "swinunetr", "unetr", "vnet", "swinunetr_24")
 
 
 @pytest.fixture
 def workspace(tmp_path, monkeypatch) -> Workspace:
-    """Five cases: raw, planned and preprocessed, without nnU-Net's pools of processes."""
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setenv(name, "restored after the test")
-    for name in ("nnUNet_n_proc_DA", "nnUNet_def_n_proc"):
-        monkeypatch.setenv(name, "1")
+    """Five cases, for nnU-Net's commands as well."""
     monkeypatch.setenv("nnUNet_extTrainer", str(extension_folder()))
-    workspace = Workspace.resolve(tmp_path)
-    workspace.export()
-    _write_raw(workspace.raw / NAME)
-    _write_fingerprint(workspace.preprocessed / NAME)
-    from veloxseg.planning.planner import VeloxSegPlanner
-
-    VeloxSegPlanner(NAME).plan_experiment()
-    _write_preprocessed(workspace)
-    return workspace
-
-
-def _case(seed):
-    image = np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32)
-    mask = np.zeros(SHAPE, np.uint8)
-    mask[4:9, 6:13, 5:12] = 1
-    image[mask == 1] += 3
-    return image, mask
-
-
-def _volume(data):
-    return Volume(data=data, spacing_zyx=(1.0, 1.0, 1.0))
-
-
-def _write_raw(folder):
-    for number in range(5):
-        image, mask = _case(number)
-        write_volume(folder / f"imagesTr/case_{number}_0000.nii.gz", _volume(image))
-        write_volume(folder / f"labelsTr/case_{number}.nii.gz", _volume(mask))
-    write_json(folder / "dataset.json", DESCRIPTION)
-
-
-def _write_fingerprint(folder):
-    names = ("max", "mean", "median", "min", "percentile_00_5", "percentile_99_5", "std")
-    write_json(
-        folder / "dataset_fingerprint.json",
-        {
-            "spacings": [[1.0, 1.0, 1.0]] * 5,
-            "shapes_after_crop": [list(SHAPE)] * 5,
-            "foreground_intensity_properties_per_channel": {"0": dict.fromkeys(names, 1.0)},
-            "median_relative_size_after_cropping": 1.0,
-        },
-    )
-
-
-def _write_preprocessed(workspace):
-    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetNumpy
-
-    plans = read_json(plans_file(workspace, NAME))
-    base = workspace.preprocessed / NAME
-    folder = base / plans["configurations"][CONFIGURATION]["data_identifier"]
-    folder.mkdir()
-    grid = {"spacing": (1.0,) * 3, "origin": (0.0,) * 3, "direction": (1.0, 0, 0, 0, 1, 0, 0, 0, 1)}
-    for number in range(5):
-        image, mask = _case(number)
-        properties = {
-            "class_locations": {1: np.argwhere(mask[None] == 1)},
-            "spacing": [1.0, 1.0, 1.0],
-            "sitk_stuff": grid,
-            "shape_before_cropping": SHAPE,
-            "bbox_used_for_cropping": [[0, extent] for extent in SHAPE],
-            "shape_after_cropping_and_before_resampling": SHAPE,
-        }
-        seg = mask[None].astype(np.int8)
-        nnUNetDatasetNumpy.save_case(image[None], seg, properties, str(folder / f"case_{number}"))
-        write_volume(base / f"gt_segmentations/case_{number}.nii.gz", _volume(mask))
-    write_mark(folder, {"settings": preprocessing_settings(plans), "files": {}})
+    return planned_workspace(tmp_path, monkeypatch)
 
 
 def _settings(network, **changes):

@@ -1,5 +1,6 @@
 """The learning rate over a training, and the clock of a budget."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -72,6 +73,17 @@ def test_a_budget_counts_from_its_start_only(clock):
     assert budget.fraction == 0.25
     clock.seconds += 1000
     assert budget.fraction == 1.0
+
+
+def test_time_that_is_only_waited_for_spends_no_budget_of_cpu_time():
+    budget = Budget(seconds=100, clock=time.process_time)
+    budget.start()
+    started = time.monotonic()
+    time.sleep(0.2)
+    assert budget.elapsed < 0.1
+    while time.process_time() - budget._started < 0.2:
+        sum(range(1000))
+    assert 0.2 <= budget.elapsed <= time.monotonic() - started - 0.1
 
 
 def test_a_budget_goes_on_where_an_earlier_session_stopped(clock):

@@ -153,9 +153,17 @@ def train(
     minutes: Annotated[
         float | None, typer.Option(help="Fit the whole schedule into this wall-clock time.")
     ] = None,
+    cpu_minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="Fit it into this CPU time of the process instead: other work on the machine "
+            "takes no steps. All threads count: two spend it twice as fast. On a CPU, without "
+            "workers."
+        ),
+    ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Epochs, without --minutes.", min=1, show_default="the plan's"),
+        typer.Option(help="Epochs, without a budget.", min=1, show_default="the plan's"),
     ] = None,
     learning_rate: Annotated[
         float | None,
@@ -174,7 +182,7 @@ def train(
         typer.Option(
             help="Processes that augment; 0 does it while training.",
             min=0,
-            show_default="what the cores allow",
+            show_default="what the cores allow; 0 with --cpu-minutes",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of weights, patches and augmentation.")] = 0,
@@ -182,8 +190,8 @@ def train(
 ) -> None:
     """Train one fold and validate it by whole cases; Ctrl-C keeps a checkpoint."""
     require_training()
-    from veloxseg.training.launch import TrainingSettings
     from veloxseg.training.launch import train as train_fold
+    from veloxseg.training.settings import TrainingSettings
 
     if not fold.isdigit() and fold != "all":
         raise VeloxSegError(f"The fold is '{fold}'. Expected a number, 0 to 4, or all.")
@@ -192,6 +200,7 @@ def train(
         fold=int(fold) if fold.isdigit() else fold,
         network=network,
         minutes=minutes,
+        cpu_minutes=cpu_minutes,
         epochs=epochs,
         learning_rate=learning_rate,
         resume=resume,

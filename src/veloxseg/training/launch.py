@@ -1,16 +1,13 @@
 """The training stage as a function: one fold, on one CPU process or on several GPUs."""
 
 import os
-import random
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
@@ -21,64 +18,21 @@ from veloxseg.installation import num_cores
 from veloxseg.planning.files import CONFIGURATION
 from veloxseg.planning.peer_plans import VELOXSEG, network_plans, network_plans_name
 from veloxseg.quiet import printing_to_log
+from veloxseg.training.observer import ProgressObserver
 from veloxseg.training.readiness import (
     check_fold,
     check_preprocessed,
     check_unspoilt,
     set_apart,
 )
-from veloxseg.training.record import read_record
+from veloxseg.training.record import add_to_record, read_record, write_record
 from veloxseg.training.runs import FINAL
-
-if TYPE_CHECKING:
-    from veloxseg.training.device import Device
+from veloxseg.training.schedule import Budget
+from veloxseg.training.seeding import process_seed, set_seed
+from veloxseg.training.settings import TrainingSettings, as_recorded, refuse_gpus
+from veloxseg.training.termination import interrupted_by_termination
 
 TRAINER_NAME = "VeloxSegTrainer"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """How to train one fold.
-
-    Attributes:
-        dataset: Full name of a planned and preprocessed dataset.
-        fold: Number of a fold, or "all" for training on every case.
-        network: The plan's, or another one by name, trained by a plan derived from it.
-        minutes: Wall-clock budget that the whole schedule fills; None trains ``epochs``.
-        epochs: Epochs of the plan's steps, when there is no budget; None is the plan's number.
-        learning_rate: Peak of the schedule; None is the plan's.
-        resume: Go on from the fold's last checkpoint. What is None is as the run recorded it.
-        overwrite: Train anew where the fold has been trained.
-        device: Where to train; "auto" takes a GPU if there is one.
-        num_gpus: Processes of distributed training, one a GPU.
-        num_workers: Processes that augment patches; 0 does it in the training process. None leaves
-            two cores to training on a CPU, one on a GPU.
-        seed: Of weights, patches, augmentation and dropout. Without workers on a CPU the
-            same seed gives the same losses.
-    """
-
-    dataset: str
-    fold: int | str
-    network: str = VELOXSEG
-    minutes: float | None = None
-    epochs: int | None = None
-    learning_rate: float | None = None
-    resume: bool = False
-    overwrite: bool = False
-    device: "Device" = "auto"
-    num_gpus: int = 1
-    num_workers: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.minutes is not None and self.minutes <= 0:
-            raise VeloxSegError(f"--minutes is {self.minutes}: expected a positive number.")
-        counts = (self.epochs, self.num_gpus)
-        if any(c is not None and c < 1 for c in counts) or (self.num_workers or 0) < 0:
-            raise VeloxSegError(
-                f"Expected at least one epoch and GPU and no negative number of workers; got "
-                f"{self.epochs} epochs, {self.num_gpus} GPUs, {self.num_workers} workers."
-            )
 
 
 def train(settings: TrainingSettings, *, workspace: Workspace, console: Console) -> Path:
@@ -95,7 +49,7 @@ def train(settings: TrainingSettings, *, workspace: Workspace, console: Console)
     Raises:
         DatasetError: the dataset is missing or not preprocessed.
         PlanError: no plan, no such network, or the results folder belongs to another plan.
-        VeloxSegError: the device is not there, or the fold is trained already.
+        VeloxSegError: the device is not there or not the budget's, or the fold is trained already.
         KeyboardInterrupt: stopped; the checkpoint is written, ``resume`` goes on.
     """
     from veloxseg.training.device import choose_device
@@ -106,20 +60,22 @@ def train(settings: TrainingSettings, *, workspace: Workspace, console: Console)
     cases = check_preprocessed(workspace, name, plans)
     splits = workspace.preprocessed / name / "splits_final.json"
     if left := check_fold(splits, settings.fold, cases):
-        console.print(f"{splits}: {len(left)} cases are in no part of fold {settings.fold}.")
+        _say(console, f"{splits}: {len(left)} cases are in no part of fold {settings.fold}.")
     if settings.fold == "all" and (apart := set_apart(splits)):
-        console.print(f"{splits}: {len(apart)} cases set apart for testing are trained on too.")
+        _say(console, f"{splits}: {len(apart)} cases set apart for testing are trained on too.")
     folder = fold_folder(workspace, name, settings.fold, network=settings.network)
     check_unspoilt(folder, plans, resume=settings.resume, overwrite=settings.overwrite)
     if settings.resume:
-        settings = _as_recorded(settings, read_record(folder))
+        settings = as_recorded(settings, read_record(folder))
     _check_gpus(settings, plans)
     device = choose_device(settings.device, num_gpus=settings.num_gpus)
+    if settings.cpu_minutes is not None and device.type != "cpu":
+        refuse_gpus()
     _set_workers(settings, device)
     if settings.num_gpus > 1:
         _train_on_gpus(settings, name)
     else:
-        with _interrupted_by_termination():
+        with interrupted_by_termination():
             _train_in_process(settings, name, device, console)
     return folder
 
@@ -137,16 +93,6 @@ def fold_folder(
     return run_folder(workspace, name, network=network) / f"fold_{fold}"
 
 
-def _as_recorded(settings: TrainingSettings, record: Mapping[str, Any]) -> TrainingSettings:
-    """What a resumed run is not told, it takes from its record."""
-    if settings.learning_rate is None:
-        settings = replace(settings, learning_rate=record.get("learning_rate"))
-    settings = replace(settings, seed=record.get("seed", settings.seed))
-    if settings.minutes or settings.epochs:
-        return settings
-    return replace(settings, minutes=record.get("minutes"), epochs=record.get("epochs"))
-
-
 def _check_gpus(settings: TrainingSettings, plans: Mapping[str, Any]) -> None:
     batch_size = plans["configurations"][CONFIGURATION]["batch_size"]
     if settings.num_gpus > batch_size:
@@ -158,7 +104,7 @@ def _check_gpus(settings: TrainingSettings, plans: Mapping[str, Any]) -> None:
 
 def _set_workers(settings: TrainingSettings, device: Any) -> None:
     """Tell nnU-Net, which reads this when it starts its loaders."""
-    workers = settings.num_workers
+    workers = 0 if settings.cpu_minutes is not None else settings.num_workers
     if workers is None:
         busy = 2 if device.type == "cpu" else settings.num_gpus
         workers = max(0, min(12, (num_cores() - busy) // settings.num_gpus))
@@ -166,40 +112,63 @@ def _set_workers(settings: TrainingSettings, device: Any) -> None:
 
 
 def _train_in_process(
-    settings: TrainingSettings, name: str, device: Any, console: Console | None
+    settings: TrainingSettings, name: str, device: Any, console: Console | None, *, rank: int = 0
 ) -> None:
-    from veloxseg.training.observer import ProgressObserver
-    from veloxseg.training.record import write_record
-    from veloxseg.training.schedule import Budget
-
-    _seed(settings.seed)
+    set_seed(process_seed(settings.seed, rank=rank))
     with printing_to_log() if console else nullcontext():
         trainer = _make_trainer(settings, name, device)
         trainer.initial_lr = settings.learning_rate or trainer.initial_lr
         trainer.num_epochs = settings.epochs or trainer.num_epochs
         trainer.quiet = console is not None
-        if settings.minutes is not None:
-            trainer.budget = Budget(seconds=60 * settings.minutes)
-        if console:
+        trainer.budget = _budget(settings)
+        if console and not console.quiet:
             trainer.observer = ProgressObserver(console, title=f"fold {settings.fold}")
         folder = Path(trainer.output_folder)
         finished = (folder / FINAL).is_file() and settings.resume
         if settings.resume:
             trainer.load_checkpoint(str(_last_checkpoint(folder)))
-            _seed(settings.seed + trainer.current_epoch)  # other patches than the first session's
+            set_seed(process_seed(settings.seed, rank=rank, epoch=trainer.current_epoch))
         if not finished:
-            if trainer.local_rank == 0:
-                if not settings.resume:
-                    _forget(folder)
-                write_record(folder, plans=trainer.plans_manager.plans, **asdict(settings))
-            trainer.run_training()
+            _run(trainer, settings, folder)
         if console:
-            console.print(f"Trained{' before' if finished else ''}: {folder / FINAL}")
+            _say(console, f"Trained{' before' if finished else ''}: {folder / FINAL}")
         started = time.monotonic()
         with console.status("Validating by whole cases ...") if console else nullcontext():
             trainer.perform_actual_validation()
         if console:
-            console.print(f"Validated in {time.monotonic() - started:.0f} s")
+            _say(console, f"Validated in {time.monotonic() - started:.0f} s")
+
+
+def _run(trainer: Any, settings: TrainingSettings, folder: Path) -> None:
+    """Train, and record by what and, where it ends or is stopped, with what use of the machine."""
+    if trainer.local_rank == 0:
+        if not settings.resume:
+            _forget(folder)
+        used = trainer.usage.to_json()
+        write_record(folder, plans=trainer.plans_manager.plans, **asdict(settings), **used)
+    try:
+        trainer.run_training()
+    except KeyboardInterrupt:
+        _record_usage(trainer, folder)
+        raise
+    _record_usage(trainer, folder)
+
+
+def _record_usage(trainer: Any, folder: Path) -> None:
+    """Of what the last checkpoint has, which a finished or interrupted training has just left."""
+    if trainer.local_rank == 0 and trainer.was_initialized:
+        add_to_record(folder, trainer.usage.to_json())
+
+
+def _budget(settings: TrainingSettings) -> Budget | None:
+    if settings.cpu_minutes is not None:
+        return Budget(seconds=60 * settings.cpu_minutes, clock=time.process_time)
+    return None if settings.minutes is None else Budget(seconds=60 * settings.minutes)
+
+
+def _say(console: Console, line: str) -> None:
+    """Print a line as it is: a path may hold brackets, or be longer than the console is wide."""
+    console.print(line, markup=False, soft_wrap=True)
 
 
 def _make_trainer(settings: TrainingSettings, name: str, device: Any) -> Any:
@@ -246,28 +215,6 @@ def _train_rank(rank: int, settings: TrainingSettings, name: str) -> None:
     torch.cuda.set_device(rank)
     try:
         console = Console(stderr=True) if rank == 0 else None
-        _train_in_process(settings, name, torch.device("cuda", rank), console)
+        _train_in_process(settings, name, torch.device("cuda", rank), console, rank=rank)
     finally:
         cleanup_ddp()
-
-
-def _seed(seed: int) -> None:
-    import numpy as np
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
-@contextmanager
-def _interrupted_by_termination() -> Iterator[None]:
-    """A polite kill (a cluster's time limit) leaves a checkpoint, as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may handle signals
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -14,9 +14,10 @@ from veloxseg.datasets.workspace import Workspace
 from veloxseg.planning.files import plans_file
 from veloxseg.planning.peer_plans import network_plans
 from veloxseg.planning.plan import plan, preprocess
-from veloxseg.training.launch import TrainingSettings, fold_folder, train
+from veloxseg.training.launch import fold_folder, train
 from veloxseg.training.record import check_same_plan
 from veloxseg.training.runs import FINAL
+from veloxseg.training.settings import TrainingSettings
 
 
 def run_stages(

@@ -54,6 +54,11 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
+def add_to_record(folder: Path, figures: Mapping[str, Any]) -> None:
+    """Put what is known now into ``run.json``, beside what it says already."""
+    write_json(folder / "run.json", read_record(folder) | dict(figures))
+
+
 def write_record(folder: Path, *, plans: Mapping[str, Any], **settings: Any) -> None:
     """Write ``run.json``: settings, versions, plan hash, machine, all sessions' commands."""
     before = read_record(folder) if settings.get("resume") else {}

@@ -76,17 +76,15 @@ def _set_rate(optimizer: _Optimizer, rate: float) -> None:
 
 
 @dataclass(kw_only=True)
-class Budget:
-    """A budget of time that survives interruptions.
+class Stopwatch:
+    """Time that goes on where an earlier session stopped.
 
     Attributes:
-        seconds: The time that training may take in all.
         spent: Seconds used by earlier sessions of the same run.
-        clock: What tells the time; the wall's. ``time.process_time`` makes trainings of one
-            process comparable on a machine that does other work.
+        clock: What tells the time; the wall's. ``time.process_time`` counts the time of this
+            process alone, of all its threads together.
     """
 
-    seconds: float
     spent: float = 0.0
     clock: Callable[[], float] = time.monotonic
     _started: float | None = field(default=None, repr=False)
@@ -100,6 +98,17 @@ class Budget:
         """Seconds used so far, earlier sessions included."""
         running = 0.0 if self._started is None else self.clock() - self._started
         return self.spent + running
+
+
+@dataclass(kw_only=True)
+class Budget(Stopwatch):
+    """A budget of time that survives interruptions.
+
+    Attributes:
+        seconds: The time that training may take in all.
+    """
+
+    seconds: float
 
     @property
     def fraction(self) -> float:

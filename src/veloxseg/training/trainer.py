@@ -28,6 +28,7 @@ from veloxseg.training.observer import Observer, SilentObserver
 from veloxseg.training.optimisation import make_optimizer, make_schedule
 from veloxseg.training.record import check_same_plan
 from veloxseg.training.schedule import Budget, Polynomial, WarmupCosine
+from veloxseg.training.usage import Usage
 from veloxseg.volumes.reading import read_volume
 
 _MAX_BAD_STEPS = 20
@@ -44,6 +45,7 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
     Attributes:
         recipe: Of the plan's configuration.
         budget: When set, the schedule fills this time instead of ``num_epochs``.
+        usage: Steps, time and memory so far, earlier sessions included.
         observer: Is told how training goes.
         quiet: Write nnU-Net's messages to its log file only.
     """
@@ -65,6 +67,7 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
         self.oversample_foreground_percent = self.recipe.foreground_share
         self.save_every = 5
         self.budget: Budget | None = None
+        self.usage = Usage()
         self.observer: Observer = SilentObserver()
         self.quiet = False
         self._bad_steps = 0
@@ -250,6 +253,7 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
         check_same_plan(Path(self.output_folder_base), self.plans_manager.plans)
         try:
             self.on_train_start()
+            self.usage.start()
             if self.budget is not None:
                 self.budget.start()
             with self.observer:
@@ -273,6 +277,7 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
             fraction = self._fraction(len(steps))
             self.lr_scheduler.advance(fraction)
             steps.append(self.train_step(next(self.dataloader_train)))
+            self.usage.steps += 1
             self.observer.stepped(fraction=fraction, loss=float(steps[-1]["loss"]))
         self.on_train_epoch_end(steps)
         validation_steps = self.num_val_iterations_per_epoch
@@ -327,6 +332,7 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
             "_best_ema": self._best_ema,
             "current_epoch": self.current_epoch + 1,
             "seconds_spent": self.budget.elapsed if self.budget else None,
+            "usage": self.usage.to_json(),
             "init_args": self.my_init_kwargs,
             "trainer_name": type(self).__name__,
             "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
@@ -370,6 +376,8 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
             self.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
         if self.budget is not None:
             self.budget.spent = checkpoint["seconds_spent"] or 0.0
+        if "usage" in checkpoint:
+            self.usage.go_on_from(checkpoint["usage"])
 
     def _save_interrupted(self) -> None:
         """Keep the state of an unfinished epoch: resuming starts that epoch again."""
