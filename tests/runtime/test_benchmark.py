@@ -16,10 +16,10 @@ from veloxseg.bundle.reading import open_bundle
 from veloxseg.bundle.writing import add_model
 from veloxseg.cli import app
 from veloxseg.errors import BundleError, DatasetError, VeloxSegError
+from veloxseg.peak_memory import peak_memory_mb
 from veloxseg.runtime.backends.backend import Execution
 from veloxseg.runtime.benchmark import benchmark
 from veloxseg.runtime.benchmark_worker import job_words, matrix_product_gflops
-from veloxseg.peak_memory import peak_memory_mb
 from veloxseg.runtime.speed import candidates, random_patches, recall_speeds
 
 ROW_KEYS = {

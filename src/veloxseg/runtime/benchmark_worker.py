@@ -18,9 +18,9 @@ import numpy as np
 
 from veloxseg.bundle.reading import open_bundle
 from veloxseg.errors import VeloxSegError
+from veloxseg.peak_memory import peak_memory_mb
 from veloxseg.runtime.backends.backend import Backend, Execution
 from veloxseg.runtime.backends.opening import open_backend
-from veloxseg.peak_memory import peak_memory_mb
 from veloxseg.runtime.model import Model
 from veloxseg.runtime.speed import Choice, random_patches
 
