@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from veloxseg.commands.naming import workspace_of_run
 from veloxseg.commands.reporting import Root, case_bar, reported, results_console
-from veloxseg.datasets.workspace import Workspace
-from veloxseg.errors import BundleError, DatasetError
+from veloxseg.errors import BundleError
 from veloxseg.installation import require_training
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def export(
             done = export_run(
                 run,
                 bundle,
-                workspace=_workspace_if_any(root),
+                workspace=workspace_of_run(run, root),
                 precisions=[one.value for one in precision or []],
                 about=about,
                 max_cases=max_cases,
@@ -166,14 +166,6 @@ def _print_bundle(bundle: "Bundle", notes: list[str]) -> None:
     for note in notes:
         console.print(f"Postprocessing: {note}")
     console.print(f"Written: {bundle.path}")
-
-
-def _workspace_if_any(root: Path | None) -> Workspace | None:
-    """A results folder needs none of nnU-Net's variables."""
-    try:
-        return Workspace.resolve(root)
-    except DatasetError:
-        return None
 
 
 def _published_case(

@@ -1,8 +1,9 @@
-"""What a user writes on the command line as one word: channels, labels, spacings."""
+"""What a user writes on the command line as one word: channels, labels, spacings, runs."""
 
 from math import inf
 from pathlib import Path
 
+from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import DatasetError
 
 
@@ -79,3 +80,17 @@ def method_folders(texts: list[str]) -> dict[str, Path]:
             )
         folders[name] = Path(folder)
     return folders
+
+
+def workspace_of_run(run: str, root: Path | None) -> Workspace | None:
+    """Where a run named ``DATASET`` or ``DATASET/FOLD`` is looked up; None for a folder.
+
+    Raises:
+        DatasetError: the run is no folder, and neither a root nor nnU-Net's variables say where.
+    """
+    try:
+        return Workspace.resolve(root)
+    except DatasetError:
+        if Path(run).expanduser().exists():
+            return None
+        raise

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from veloxseg.commands.naming import workspace_of_run
 from veloxseg.commands.reporting import Root, case_bar, reported, results_console
-from veloxseg.datasets.workspace import Workspace
-from veloxseg.errors import DatasetError
 from veloxseg.installation import num_cores
 
 if TYPE_CHECKING:
@@ -41,21 +40,13 @@ def postprocess(
     with case_bar("Counting components") as progress:
         file = choose(
             run,
-            workspace=_workspace_if_any(root),
+            workspace=workspace_of_run(run, root),
             references=references,
             num_workers=num_workers or num_cores(),
             progress=progress,
         )
     _print(read_record(file))
     results_console().print(f"Written: {file}")
-
-
-def _workspace_if_any(root: Path | None) -> Workspace | None:
-    """A results folder needs none of nnU-Net's variables."""
-    try:
-        return Workspace.resolve(root)
-    except DatasetError:
-        return None
 
 
 def _print(record: "PostprocessingRecord") -> None:

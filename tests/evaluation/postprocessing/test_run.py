@@ -98,6 +98,18 @@ def test_the_command_shows_what_was_tried(run: Path, tmp_path: Path) -> None:
     assert "no trained fold 0" in CliRunner().invoke(app, [*words[:1], "100/0", *words[2:]]).output
 
 
+def test_a_dataset_without_a_place_to_look_it_up_is_told_how_to_name_one(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.delenv(name, raising=False)
+    done = CliRunner().invoke(app, ["postprocess", "100"])
+    assert done.exit_code == 2
+    assert "Give --root DIR" in done.output
+    words = ["postprocess", str(run), "--num-workers", "1"]
+    assert CliRunner().invoke(app, words).exit_code == 0  # a folder needs none
+
+
 def test_choosing_needs_no_more_than_prediction(run: Path) -> None:
     code = (
         "import sys; from pathlib import Path;"
