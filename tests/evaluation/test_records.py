@@ -110,6 +110,18 @@ def test_a_broken_record_is_made_again(folders, tmp_path, measured, text):
     assert measured == ["a", "b", "c"] * 2
 
 
+@pytest.mark.parametrize("lost", [("2",), ("1", "IoU")])
+def test_a_record_that_has_lost_a_figure_is_made_again(folders, tmp_path, measured, lost):
+    evaluate(folders, tmp_path)
+    for file in (tmp_path / "out" / "summary_cases").iterdir():
+        content = json.loads(file.read_text())
+        *label, name = lost
+        del (content["metrics"][label[0]] if label else content["metrics"])[name]
+        file.write_text(json.dumps(content))
+    evaluate(folders, tmp_path)
+    assert measured == ["a", "b", "c"] * 2
+
+
 def test_methods_keep_their_records_apart_whatever_they_are_called(folders, tmp_path, measured):
     for case in ("a", "b", "c"):
         write_mask(tmp_path / "other", case, 0, 1, 1, 0, 0, 0)

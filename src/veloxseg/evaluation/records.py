@@ -60,7 +60,14 @@ class CaseRecord(BaseModel):
             found = cls.model_validate_json(place.file.read_bytes())
         except (OSError, ValidationError):
             return None
-        return found if found.key == place.key else None
+        return found if found.key == place.key and found._is_whole else None
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether it has every metric of every label; its key is the place's."""
+        num_labels = len(self.key["settings"]["labels"])
+        rows = self.metrics.values()
+        return len(rows) == num_labels and all(row.keys() == METRICS.keys() for row in rows)
 
     def metrics_of(self, labels: Iterable[Label]) -> dict[Label, dict[str, float]]:
         """Each label's metrics, NaN where undefined."""
