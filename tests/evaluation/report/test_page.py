@@ -201,6 +201,12 @@ def test_cases_with_the_same_channels_have_means_of_their_own(tmp_path):
     assert len(page.row("middle", "organ", "PET")) == len(header)
 
 
+def test_cases_that_all_have_the_same_channels_are_not_listed_by_them(tmp_path):
+    summary = evaluate_scene(tmp_path, {"a": 1, "b": 2}, images=tmp_path / "imagesTr")
+    assert list(json.loads(summary.read_text())["subsets"]) == ["CT+PET"]
+    assert "By channels" not in report(summary)
+
+
 def test_undefined_values_of_a_subset_are_counted(tmp_path):
     summary = evaluate_scene_with_subsets(tmp_path, {"a": 1, "b": 2, "c": 3}, lacking_ct="c")
 

@@ -143,10 +143,10 @@ def list_cases_by_label(
 def list_subsets(
     summary: SummaryFile, cases: Sequence[ReportedCase], labels: Mapping[str, str]
 ) -> list[SubsetGroup]:
-    """The cases by the channels they have, and all of them; empty where nobody asked."""
+    """The cases by the channels they have, and all of them; empty where all have the same."""
     parts = {name: [case for case in cases if case.subset == name] for name in summary.subsets}
     parts = {name: part for name, part in parts.items() if part}
-    if not parts:
+    if len(parts) < 2:
         return []
     metrics = metrics_of_subsets(find_metrics(cases))
     groups = []
