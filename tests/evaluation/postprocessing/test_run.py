@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -13,6 +14,7 @@ from veloxseg.bundle.postprocessing import find_postprocessing, read_record
 from veloxseg.cli import app
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import BundleError, DatasetError
+from veloxseg.evaluation.postprocessing import choice
 from veloxseg.evaluation.postprocessing.choice import postprocess
 from veloxseg.training.runs import find_run
 
@@ -77,6 +79,20 @@ def test_a_finished_fold_whose_masks_are_gone_is_refused(run: Path) -> None:
     with pytest.raises(BundleError, match=r"fold_1.validation: no masks.*--resume"):
         postprocess(run)
     assert not (run / "postprocessing.json").exists()
+
+
+def test_a_checkpoint_that_changes_meanwhile_is_not_taken_for_the_one_judged(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train_meanwhile(*args: Any, **options: Any) -> choice.Choice:
+        (run / "fold_1" / "checkpoint_final.pth").write_bytes(b"trained again")
+        return choose_steps(*args, **options)
+
+    choose_steps = choice.choose_steps
+    monkeypatch.setattr(choice, "choose_steps", train_meanwhile)
+    postprocess(run)
+    with pytest.raises(BundleError, match="other checkpoints of fold 1"):
+        find_postprocessing(find_run(run))
 
 
 def test_a_mask_without_reference_is_refused(run: Path, tmp_path: Path) -> None:

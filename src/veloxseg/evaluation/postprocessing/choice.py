@@ -19,7 +19,6 @@ from veloxseg.atomic import write_json
 from veloxseg.bundle.format import PostprocessingStep
 from veloxseg.bundle.postprocessing import RECORD, PostprocessingRecord, TriedStep, hash_checkpoint
 from veloxseg.datasets.workspace import Workspace
-from veloxseg.errors import BundleError
 from veloxseg.evaluation.label_set import Label, foreground_names, ignored_value, members
 from veloxseg.evaluation.pairing import MaskPair
 from veloxseg.evaluation.postprocessing.counting import CaseCounts, CountCase, Target
@@ -31,7 +30,7 @@ from veloxseg.evaluation.postprocessing.judging import (
 )
 from veloxseg.evaluation.postprocessing.validation_masks import find_validation_masks
 from veloxseg.evaluation.spreading import spread
-from veloxseg.training.runs import Run, find_run
+from veloxseg.training.runs import find_run
 
 NUM_GROUPS = 5
 """Groups that the cases of a single fold are dealt to, in the order of their names."""
@@ -71,6 +70,8 @@ def postprocess(
     """
     trained = find_run(run, workspace=workspace)
     pairs = find_validation_masks(trained, workspace=workspace, references=references)
+    # A training that ends meanwhile must not pass for the one whose masks are judged.
+    checkpoints = {f: hash_checkpoint(trained, f) for f in trained.folds if isinstance(f, int)}
     labels = trained.description.labels
     choice = choose_steps(
         pairs,
@@ -80,7 +81,7 @@ def postprocess(
         progress=progress,
     )
     file = trained.folder / RECORD
-    write_json(file, _record(trained, pairs, choice).to_json())
+    write_json(file, _record(choice, num_cases=len(pairs), checkpoints=checkpoints).to_json())
     return file
 
 
@@ -190,16 +191,15 @@ def _mean_dice(cases: Sequence[CaseCounts], names: Mapping[Label, str]) -> dict[
     return {"mean": float(mean.mean()), **dict(zip(names.values(), mean.tolist(), strict=True))}
 
 
-def _record(run: Run, pairs: Sequence[MaskPair], choice: Choice) -> PostprocessingRecord:
-    folds = tuple(fold for fold in run.folds if isinstance(fold, int))
-    if not folds:  # a fold "all" was refused with its masks
-        raise BundleError(f"{run.folder}: no numbered fold. Train one: veloxseg train DATASET 0")
+def _record(
+    choice: Choice, *, num_cases: int, checkpoints: Mapping[int, str]
+) -> PostprocessingRecord:
     return PostprocessingRecord(
         steps=choice.steps,
-        folds=folds,
-        num_cases=len(pairs),
-        checkpoints={str(fold): hash_checkpoint(run, fold) for fold in folds},
-        groups="folds" if len(folds) > 1 else "cases",
+        folds=tuple(checkpoints),
+        num_cases=num_cases,
+        checkpoints={str(fold): digest for fold, digest in checkpoints.items()},
+        groups="folds" if len(checkpoints) > 1 else "cases",
         dice_before=choice.dice_before,
         dice_after=choice.dice_after,
         held_out_gain=choice.held_out_gain,

@@ -21,7 +21,8 @@ def find_validation_masks(
             ``gt_segmentations``, nnU-Net's copy of it.
 
     Raises:
-        BundleError: a fold was trained on all cases, or its validation is unfinished.
+        BundleError: a fold was trained on all cases, or its validation is unfinished or its masks
+            are gone.
         DatasetError: there are no masks or references, or a mask has no reference.
     """
     ending = run.description.file_ending
