@@ -73,6 +73,9 @@ _UNET = {
     "nonlin_kwargs": {"inplace": True},
 }
 
+# The planned rate is too high for them: docs/peers.md has what it was tried on.
+_LOWER_RATE = {"learning_rate": 1e-3}
+
 _ROWS = (
     Peer(
         name="nnunet",
@@ -106,6 +109,7 @@ _ROWS = (
         # 16 filters: as in MONAI's model zoo for brain tumours; the library's default is 8
         arguments={"init_filters": 16, "blocks_down": [1, 2, 2, 4], "blocks_up": [1, 1, 1]},
         multiple=8,
+        recipe=_LOWER_RATE,
         paper="Myronenko, BrainLes 2018, arXiv 1810.11654",
     ),
     Peer(
@@ -124,6 +128,7 @@ _ROWS = (
         class_name=f"{_MONAI}.UNETR",
         multiple=16,
         extent_argument="img_size",
+        recipe=_LOWER_RATE,
         paper="Hatamizadeh et al., WACV 2022, arXiv 2103.10504",
     ),
     Peer(
@@ -133,6 +138,7 @@ _ROWS = (
         class_name=f"{_MONAI}.SwinUNETR",
         arguments={"feature_size": 12},  # the smallest that it takes
         multiple=32,
+        recipe=_LOWER_RATE,
         paper="Hatamizadeh et al., BrainLes 2021, arXiv 2201.01266",
     ),
     Peer(
@@ -142,6 +148,7 @@ _ROWS = (
         class_name=f"{_MONAI}.SwinUNETR",
         arguments={"feature_size": 24},  # the library's default
         multiple=32,
+        recipe=_LOWER_RATE,
         paper="Hatamizadeh et al., BrainLes 2021, arXiv 2201.01266",
     ),
     Peer(
