@@ -1,15 +1,15 @@
 """VeloxSeg beside other networks, trained for equally long on one fold: the table of results.
 
-    python benchmarks/peers_table.py run ROOT RESULTS --dataset 4 --fold 0 --minutes 30
+    python benchmarks/peers_table.py run ROOT RESULTS --dataset 4 --fold 0 --cpu-minutes 30
     python benchmarks/peers_table.py table RESULTS
 
 ROOT holds a planned and preprocessed dataset. Each network is trained on one thread, augmentation
-included, for ``--minutes`` of wall-clock time, or with ``--cpu-minutes`` for as many of the
-process's own CPU time, so that other work on the machine takes no steps from it. Whole validation
-cases are judged on their own grid, mirrored as nnU-Net's validation does it. Seconds of a case are
-CPU time of the sliding window in PyTorch, without mirroring, on one thread. Every stage is its own
-process; what has a result is passed over, a training that was stopped goes on, and where a stage
-fails, the other networks still have their turn.
+included, for ``--cpu-minutes`` of the process's own CPU time, so that other work on the machine
+takes no steps from it, or with ``--minutes`` for as many on the wall. Whole validation cases are
+judged on their own grid, mirrored as nnU-Net's validation does it. Seconds of a case are CPU time
+of the sliding window in PyTorch, without mirroring, on one thread. Every stage is its own process;
+what has a result is passed over, a training that was stopped goes on, and where a stage fails, the
+other networks still have their turn.
 """
 
 import argparse
@@ -22,44 +22,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ |= {"OMP_NUM_THREADS": "1", "nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1"}
-
-from veloxseg.installation import extension_folder
-
-os.environ["nnUNet_extTrainer"] = str(extension_folder())
-
-import numpy as np
-import torch
-from rich.console import Console
-from torch.utils.flop_counter import FlopCounterMode
-
 from veloxseg.atomic import read_json, write_json
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import VeloxSegError
-from veloxseg.planning.files import CONFIGURATION
-from veloxseg.planning.peer_plans import network_plans
-from veloxseg.planning.plan import preprocess
+from veloxseg.installation import extension_folder
 from veloxseg.quiet import printing_to_log
-from veloxseg.runtime.machine import peak_memory_mb
-from veloxseg.training.observer import SilentObserver
-from veloxseg.training.runs import FINAL
 
 NETWORKS = ("veloxseg_s", "veloxseg_b", "veloxseg_l", "nnunet_own", "segresnet", "swinunetr")
+CPU_MINUTES = 30.0
 SETTINGS_FILE = "settings.json"
-STEPS_FILE = "steps.json"
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1"}
 
 
 def run(options: argparse.Namespace) -> None:
     """Train, judge and measure what has no result yet, each stage in a process of its own."""
-    _require_same_settings(options)
+    require_same_settings(options)
     words = ["--dataset", options.dataset, "--fold", str(options.fold)]
     words += ["--seed", str(options.seed), "--max-cases", str(options.max_cases)]
-    if options.cpu_minutes is not None:
-        words += ["--cpu-minutes", str(options.cpu_minutes)]
-    else:
-        words += ["--minutes", str(options.minutes)]
-    if options.learning_rate is not None:
-        words += ["--learning-rate", str(options.learning_rate)]
+    for option in ("minutes", "cpu_minutes", "learning_rate"):
+        if (value := getattr(options, option)) is not None:
+            words += [f"--{option.replace('_', '-')}", str(value)]
     failed = []
     for network in options.networks or NETWORKS:
         for stage in STAGES:
@@ -67,9 +49,8 @@ def run(options: argparse.Namespace) -> None:
                 continue
             places = [str(options.root), str(options.results), network]
             code = _run_to_its_end([sys.executable, __file__, stage, *places, *words])
-            print(
-                f"{network}: {stage} {f'failed with code {code}' if code else 'done'}", flush=True
-            )
+            how = f"failed with code {code}" if code else "done"
+            print(f"{network}: {stage} {how}", flush=True)
             if code:
                 failed.append(network)
                 break
@@ -78,14 +59,12 @@ def run(options: argparse.Namespace) -> None:
         sys.exit(f"Failed: {', '.join(failed)}. What they said is above; run it again to go on.")
 
 
-def _require_same_settings(options: argparse.Namespace) -> None:
+def require_same_settings(options: argparse.Namespace) -> None:
     """Keep results apart that are not to stand in one table."""
-    by_cpu = options.cpu_minutes is not None
     settings = {
         "dataset": options.dataset,
         "fold": options.fold,
-        "minutes": float(options.cpu_minutes if by_cpu else options.minutes),
-        "clock": "CPU" if by_cpu else "wall",
+        **_budget(options),
         "seed": options.seed,
         "max_cases": options.max_cases,
     }
@@ -96,6 +75,12 @@ def _require_same_settings(options: argparse.Namespace) -> None:
         write_json(file, settings)
     elif (found := read_json(file)) != settings:
         sys.exit(f"{file}: {found}. Now it would be {settings}. Give another folder of results.")
+
+
+def _budget(options: argparse.Namespace) -> dict[str, Any]:
+    if options.minutes is not None:
+        return {"minutes": float(options.minutes), "clock": "wall"}
+    return {"minutes": float(options.cpu_minutes), "clock": "CPU"}
 
 
 def _run_to_its_end(words: Sequence[str]) -> int:
@@ -118,134 +103,99 @@ def _run_to_its_end(words: Sequence[str]) -> int:
     return code
 
 
-class StepCounter(SilentObserver):
-    """Counts the training steps of a fold over all its sessions.
-
-    The count after every epoch is kept: a training that was killed goes on from an earlier one.
-
-    Args:
-        file: Where.
-        epoch: That the training goes on from; None where it begins.
-    """
-
-    def __init__(self, file: Path, *, epoch: int | None) -> None:
-        self._file = file
-        self._epoch = epoch or 0
-        before = read_json(file) if epoch is not None and file.is_file() else {}
-        self._after = {int(e): steps for e, steps in before.items() if int(e) <= self._epoch}
-        self.steps: int = max(self._after.values(), default=0)
-
-    def stepped(self, *, fraction: float, loss: float) -> None:
-        """One more."""
-        self.steps += 1
-
-    def epoch_ended(self, *, epoch: int, dice: float) -> None:
-        """Keep the count."""
-        self._epoch = epoch
-        self._keep()
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is KeyboardInterrupt:  # the steps of an epoch that was cut short are kept as well
-            self._keep()
-
-    def _keep(self) -> None:
-        self._after[self._epoch] = self.steps
-        write_json(self._file, self._after)
-
-
 def train(options: argparse.Namespace, workspace: Workspace, name: str, network: str) -> Any:
-    """One training within the budget; its steps, time and peak of memory."""
-    from veloxseg.training.launch import (
-        TrainingSettings,
-        _interrupted_by_termination,
-        _last_checkpoint,
-        _make_trainer,
-        _seed,
-        fold_folder,
-    )
-    from veloxseg.training.record import read_record, write_record
-    from veloxseg.training.schedule import Budget
+    """One training within the budget and its validation; its steps, time and peak of memory."""
+    from rich.console import Console
 
-    plans = network_plans(workspace, name, network)
+    from veloxseg.planning.files import CONFIGURATION
+    from veloxseg.planning.peer_plans import network_plans
+    from veloxseg.planning.plan import preprocess
+    from veloxseg.training.launch import fold_folder
+    from veloxseg.training.pipeline import finish_training
+    from veloxseg.training.record import read_record
+    from veloxseg.training.settings import TrainingSettings
+
     with printing_to_log():
         preprocess(name, workspace=workspace, network=network)
-    folder = fold_folder(workspace, name, options.fold, network=network)
-    begun = any(folder.glob("checkpoint_*.pth"))
     settings = TrainingSettings(
         dataset=name,
         fold=options.fold,
         network=network,
+        minutes=options.minutes,
+        cpu_minutes=options.cpu_minutes,
         learning_rate=options.learning_rate,
-        resume=begun,
+        seed=options.seed,
         device="cpu",
         num_workers=0,
     )
-    by_cpu = options.cpu_minutes is not None
-    minutes = options.cpu_minutes if by_cpu else options.minutes
-    made_by = {"network": network, "minutes": minutes, "by_cpu": by_cpu, "seed": options.seed}
-    made_by["learning_rate"] = options.learning_rate
-    if begun and (found := read_record(folder)) != found | made_by:
-        raise VeloxSegError(f"{folder}: begun by another training. Move it away to train by this.")
-    finished = (folder / FINAL).is_file()
-    clock: Callable[[], float] = time.process_time if by_cpu else time.monotonic
-    _seed(options.seed)
-    with printing_to_log(), _interrupted_by_termination():
-        trainer = _make_trainer(settings, name, torch.device("cpu"))
-        trainer.quiet = True
-        trainer.initial_lr = options.learning_rate or trainer.initial_lr
-        trainer.budget = Budget(seconds=60 * minutes, clock=clock)
-        if begun:
-            trainer.load_checkpoint(str(_last_checkpoint(folder)))
-            _seed(options.seed + trainer.current_epoch)
-        counter = StepCounter(folder / STEPS_FILE, epoch=trainer.current_epoch if begun else None)
-        trainer.observer = counter
-        started = time.monotonic()
-        if not finished:
-            write_record(folder, plans=plans, resume=begun, **made_by)
-            trainer.run_training()
-    configuration = plans["configurations"][CONFIGURATION]
+    folder = fold_folder(workspace, name, options.fold, network=network)
+    require_same_training(folder, settings)
+    finish_training(settings, workspace=workspace, console=Console(quiet=True))
+    record = read_record(folder)
+    configuration = network_plans(workspace, name, network)["configurations"][CONFIGURATION]
     return {
-        "minutes": minutes,
-        "clock": "CPU" if by_cpu else "wall",
-        "wall_minutes_of_last_session": round((time.monotonic() - started) / 60, 1),
-        "steps": counter.steps,
-        "seed": options.seed,
+        **_budget(options),
+        "wall_minutes": round(record["wall_seconds"] / 60, 1),
+        "steps": record["steps"],
+        "seed": record["seed"],
         "patch_size": configuration["patch_size"],
         "batch_size": configuration["batch_size"],
         "learning_rate": options.learning_rate or configuration["training"]["learning_rate"],
         "optimizer": configuration["training"].get("optimizer", "adamw"),
-        "peak_training_mb": None if finished else peak_memory_mb(),
+        "peak_training_mb": record["peak_memory_mb"],
     }
+
+
+def require_same_training(folder: Path, settings: Any) -> None:
+    """Check that what has been trained in a fold's folder is the training that was asked for.
+
+    Raises:
+        VeloxSegError: something else began it.
+    """
+    from veloxseg.training.record import read_record
+
+    if not any(folder.glob("checkpoint_*.pth")):
+        return
+    record = read_record(folder)
+    for name in ("network", "minutes", "cpu_minutes", "epochs", "learning_rate", "seed"):
+        if record.get(name) != getattr(settings, name):
+            raise VeloxSegError(
+                f"{folder}: begun by another training, whose {name} is {record.get(name)} and not "
+                f"{getattr(settings, name)}. Move it away to train by this."
+            )
 
 
 def judge(options: argparse.Namespace, workspace: Workspace, name: str, network: str) -> Any:
     """Whole validation cases, by VeloxSeg's evaluation."""
     from veloxseg.evaluation.summary import evaluate_folder
-    from veloxseg.training.launch import TrainingSettings, fold_folder, train
+    from veloxseg.training.launch import fold_folder
 
-    folder = fold_folder(workspace, name, options.fold, network=network)
-    settings = TrainingSettings(
-        dataset=name, fold=options.fold, network=network, resume=True, device="cpu", num_workers=0
-    )
-    train(settings, workspace=workspace, console=Console(quiet=True))  # finished: validates alone
-    return evaluate_folder(
-        folder / "validation",
+    summary = options.results / f"{network}.summary.json"
+    evaluate_folder(
+        fold_folder(workspace, name, options.fold, network=network) / "validation",
         workspace.raw / name / "labelsTr",
         subset=True,
         name=network,
-        output=options.results / f"{network}.summary.json",
-    ).to_json()
+        output=summary,
+    )
+    return read_json(summary)
 
 
 def measure(options: argparse.Namespace, workspace: Workspace, name: str, network: str) -> Any:
     """CPU seconds of whole cases, multiply-adds of a patch and the peak of memory."""
+    import numpy as np
+    import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+    from torch.utils.flop_counter import FlopCounterMode
 
+    from veloxseg.peak_memory import peak_memory_mb
+    from veloxseg.planning.files import CONFIGURATION
+    from veloxseg.planning.peer_plans import network_plans
     from veloxseg.training.launch import run_folder
 
-    plans = network_plans(workspace, name, network)
-    configuration = plans["configurations"][CONFIGURATION]
+    torch.set_num_threads(1)
+    configuration = network_plans(workspace, name, network)["configurations"][CONFIGURATION]
     preprocessed = workspace.preprocessed / name
     folder = preprocessed / configuration["data_identifier"]
     keys = read_json(preprocessed / "splits_final.json")[options.fold]["val"][: options.max_cases]
@@ -291,8 +241,8 @@ def _result(results: Path, network: str, stage: str) -> Path:
 
 
 def run_stage(options: argparse.Namespace) -> None:
-    """One stage of one network, in this process."""
-    torch.set_num_threads(1)
+    """One stage of one network, in this process, which has not imported PyTorch yet."""
+    os.environ |= {**ONE_THREAD, "nnUNet_extTrainer": str(extension_folder())}
     workspace = Workspace.resolve(options.root)
     workspace.export()
     name = workspace.dataset_name(options.dataset)
@@ -306,16 +256,16 @@ def table(results: Path) -> None:
     if (results / SETTINGS_FILE).is_file():
         print(", ".join(f"{k} {v}" for k, v in read_json(results / SETTINGS_FILE).items()) + "\n")
     print(
-        "| network | parameters | multiply-adds | patch, batch | steps | Dice (95 %) | HD95 mm | "
-        "NSD at 1 mm | CPU s a case | peak MB: training, inference |"
+        "| network | parameters | multiply-adds | patch, batch | rate | steps | Dice (95 %) | "
+        "HD95 mm | NSD at 1 mm | CPU s a case | peak MB: training, inference |"
     )
-    print("| --- |" + " ---: |" * 9)
+    print("| --- |" + " ---: |" * 10)
     trained = [file.name.removesuffix(".train.json") for file in results.glob("*.train.json")]
     known = [network for network in NETWORKS if network in trained]
     for network in [*known, *sorted(set(trained) - set(known))]:
         files = [_result(results, network, stage) for stage in STAGES]
         if not all(file.is_file() for file in files):
-            print(f"| {network} |" + " |" * 9)
+            print(f"| {network} |" + " |" * 10)
             continue
         training, judged, cost = map(read_json, files)
         print(_row(network, training, judged["statistics"]["foreground_mean"], cost))
@@ -332,6 +282,7 @@ def _row(network: str, training: Any, judged: Any, cost: Any) -> str:
         f"{cost['parameters'] / 1e6:.2f} M",
         f"{cost['multiply_adds'] / 1e9:.3g} G",
         f"{'×'.join(map(str, training['patch_size']))}, {training['batch_size']}",
+        f"{training['learning_rate']:g}",
         str(training["steps"]),
         _number(dice["mean"], 3) + interval,
         _number(judged["HD95_mm"]["mean"], 2) + (f", undefined in {missing}" if missing else ""),
@@ -346,9 +297,11 @@ def _number(value: float | None, places: int) -> str:
     return "–" if value is None else f"{value:.{places}f}"
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; without a budget it is 30 minutes of CPU time."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("run", *STAGES):
         command = commands.add_parser(name)
@@ -361,10 +314,18 @@ def main(words: Sequence[str] | None = None) -> None:
         command.add_argument("--max-cases", type=int, default=20, help="whose time is measured")
         command.add_argument("--learning-rate", type=float, help="else the plan's")
         budget = command.add_mutually_exclusive_group()
-        budget.add_argument("--minutes", type=float, default=30)
-        budget.add_argument("--cpu-minutes", type=float)
+        budget.add_argument("--cpu-minutes", type=float, help=f"{CPU_MINUTES:g} without a budget")
+        budget.add_argument("--minutes", type=float)
     commands.add_parser("table").add_argument("results", type=Path)
     options = parser.parse_args(words)
+    if options.command != "table" and options.minutes is None and options.cpu_minutes is None:
+        options.cpu_minutes = CPU_MINUTES
+    return options
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Do what the command line says."""
+    options = parse(words)
     if options.command == "table":
         table(options.results)
     elif options.command == "run":

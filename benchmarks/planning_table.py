@@ -14,8 +14,8 @@ import argparse
 import copy
 import json
 import os
-import resource
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from veloxseg.datasets.description import read_description
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.network.config import NetworkConfig
 from veloxseg.network.size import count_parameters
+from veloxseg.peak_memory import peak_memory_mb
 from veloxseg.planning.files import CONFIGURATION, STRUCTURES_KEY, read_plans
 from veloxseg.planning.network_plan import DatasetNumbers, plan_network
 from veloxseg.planning.structures import StructureSizes
@@ -95,8 +96,8 @@ def train_and_judge(
 ) -> dict[str, Any]:
     """One training, on one thread; Dice of whole validation cases."""
     from veloxseg.quiet import printing_to_log
-    from veloxseg.training.launch import _seed
     from veloxseg.training.schedule import Budget
+    from veloxseg.training.seeding import set_seed
     from veloxseg.training.trainer import VeloxSegTrainer
 
     workspace = Workspace.resolve(root)
@@ -112,7 +113,7 @@ def train_and_judge(
     plans["continue_training"] = False
     if choice.get("optional"):
         description["optional"] = channels
-    _seed(seed)
+    set_seed(seed)
     with printing_to_log():
         trainer = VeloxSegTrainer(plans, CONFIGURATION, fold, description, torch.device("cpu"))
         trainer.output_folder_base = str(root / "planning_table" / variant)
@@ -123,11 +124,10 @@ def train_and_judge(
         trainer.disable_checkpointing = True
         trainer.initialize()
         kept = [channels.index(channel) for channel in only]
-        steps = counting_steps(trainer, kept)
+        keep_channels(trainer, kept)
         trainer.budget = Budget(seconds=60 * cpu_minutes, clock=time.process_time)
-        started = time.monotonic()
         trainer.run_training()
-        wall = time.monotonic() - started
+        used = trainer.usage.to_json()
         subsets = [only]
         if choice.get("optional"):
             subsets = [
@@ -148,33 +148,27 @@ def train_and_judge(
         "variant": variant,
         "seed": seed,
         "cpu_minutes": cpu_minutes,
-        "wall_minutes": round(wall / 60, 1),
-        "steps": steps[0],
+        "wall_minutes": round(used["wall_seconds"] / 60, 1),
+        "steps": used["steps"],
         "parameters": count_parameters(
             arch, num_classes=trainer.label_manager.num_segmentation_heads
         ),
         "patch_size": arch["patch_size"],
         "stem_stride": arch["stem_stride"],
-        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "peak_gb": round(peak_memory_mb() * 1e6 / 2**30, 2),
         "mean_dice": round(float(np.mean(means)), 4),
         "dice": dice,
     }
 
 
-def counting_steps(trainer: Any, kept: list[int]) -> list[int]:
-    """Count the training steps, and give them the channels alone that this network has."""
-    count = [0]
-    train_step, validation_step = trainer.train_step, trainer.validation_step
+def keep_channels(trainer: Any, kept: list[int]) -> None:
+    """Give the steps of a training the channels alone that this network has."""
 
-    def train(batch: dict[str, Any]) -> Any:
-        count[0] += 1
-        return train_step({**batch, "data": batch["data"][:, kept]})
+    def keeping(step: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
+        return lambda batch: step({**batch, "data": batch["data"][:, kept]})
 
-    def validate(batch: dict[str, Any]) -> Any:
-        return validation_step({**batch, "data": batch["data"][:, kept]})
-
-    trainer.train_step, trainer.validation_step = train, validate
-    return count
+    trainer.train_step = keeping(trainer.train_step)
+    trainer.validation_step = keeping(trainer.validation_step)
 
 
 def changed_plans(
