@@ -15,8 +15,8 @@ test-slow: install  ## the tests that take minutes
 	$(RUN) pytest -m slow
 
 lint: install
-	$(RUN) ruff check src tests benchmarks docs/conf.py docs/_ext
-	$(RUN) ruff format --check src tests benchmarks docs/conf.py docs/_ext
+	$(RUN) ruff check src tests benchmarks models docs/conf.py docs/_ext
+	$(RUN) ruff format --check src tests benchmarks models docs/conf.py docs/_ext
 	$(RUN) mypy
 
 docs: $(VENV)/.documenting  ## the site, into build/docs; needs neither PyTorch nor nnU-Net

@@ -28,7 +28,8 @@ from veloxseg.cli import app
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import BundleError, PlanError
 from veloxseg.network.plans import NETWORK_CLASS_NAME
-from veloxseg.runtime.backends.backend import Backend
+from veloxseg.runtime.backends.backend import Backend, Execution
+from veloxseg.runtime.backends.opening import open_backend
 from veloxseg.runtime.mask import Labelling
 from veloxseg.training.runs import Run
 from veloxseg.volumes.reading import write_volume
@@ -116,6 +117,30 @@ def test_what_was_chosen_for_the_folds_goes_into_the_bundle(root: Path, tmp_path
     output = _invoke(*words, "--no-postprocessing")
     assert "Postprocessing" not in output
     assert open_bundle(target).pipeline.postprocessing == ()
+
+
+def test_fp16_weights_take_half_the_room_and_all_engines_compute_with_them(
+    root: Path, tmp_path: Path
+) -> None:
+    full = _export(root, tmp_path / "full.veloxseg", run="100")
+    target = tmp_path / "half.veloxseg"
+    _invoke("export", "100", str(target), "--root", str(root), "--fp16-weights", "--tta")
+    half = open_bundle(target)
+
+    assert len(half.read("weights.safetensors")) < 0.7 * len(full.read("weights.safetensors"))
+    assert len(half.read_model()) < 0.9 * len(full.read_model())
+    assert half.pipeline.mirroring
+    assert not full.pipeline.mirroring
+    assert half.manifest.format_version == 4
+    torch = open_backend(
+        half, Execution(backend="torch", precision="float32", threads=1, batch=1), device="cpu"
+    )
+    engines = [open_engine(name, half.read_model(), has_regions=False) for name in ENGINES]
+    found = [_relative_logits(engine) for engine in (torch, *engines)]
+    for logits in found[1:]:
+        np.testing.assert_allclose(logits, found[0], rtol=1e-4, atol=1e-4)
+    unrounded = _relative_logits(open_engine("onnxruntime", full.read_model(), has_regions=False))
+    assert 0 < np.abs(found[0] - unrounded).max() < 1e-3 * np.abs(unrounded).max()
 
 
 def test_folds_are_averaged_and_their_weights_kept(root: Path, tmp_path: Path) -> None:
@@ -347,6 +372,13 @@ class _Marker:
 
     def __reduce__(self) -> tuple[Any, tuple[Path]]:
         return Path.touch, (self.path,)
+
+
+def _relative_logits(engine: Backend) -> Any:
+    """Logits of noise less the background's."""
+    image = np.random.default_rng(0).standard_normal((1, 2, 16, 16, 16)).astype(np.float32)
+    logits = engine.run(image)
+    return logits if engine.relative else logits[:, 1:] - logits[:, :1]
 
 
 def _export(root: Path, target: Path, *, run: str = "100", **options: Any) -> Any:

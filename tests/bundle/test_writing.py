@@ -1,5 +1,6 @@
 """A bundle is written whole or not at all."""
 
+import random
 import signal
 import subprocess
 import sys
@@ -67,6 +68,11 @@ def test_a_zip_unpacks_to_the_bundles_folder(tmp_path):
     assert open_bundle(tmp_path / "tiny.veloxseg").read_model() == b"\x08\x08 old"
 
 
+def test_a_zip_is_compressed(tmp_path):
+    write_bundle(tmp_path / "tiny.zip", {**_FILES, "w.bin": bytes(100_000)}, _MANIFEST)
+    assert (tmp_path / "tiny.zip").stat().st_size < 10_000
+
+
 def test_the_same_bundle_is_the_same_zip(tmp_path):
     for name in ("a", "b"):
         write_bundle(tmp_path / name / "tiny.zip", _FILES, _MANIFEST)
@@ -115,11 +121,12 @@ def test_a_full_disk_leaves_the_old_bundle_or_nothing(path, is_there):
     path.parent.mkdir()
     if is_there:
         write_bundle(path, _FILES, _MANIFEST)
+    noise = random.Random(0).randbytes(50_000)  # no zip makes it smaller
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # as a full disk: writes fail
     try:
         with pytest.raises(OSError, match="File too large"):
-            write_bundle(path, {**_FILES, "model.onnx": bytes(50_000)}, _MANIFEST, overwrite=True)
+            write_bundle(path, {**_FILES, "model.onnx": noise}, _MANIFEST, overwrite=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert _left_beside(path) == []

@@ -14,7 +14,7 @@ import veloxseg
 from bundles import small_network, write_small_bundle
 from veloxseg.bundle.reading import open_bundle
 from veloxseg.errors import BundleError
-from veloxseg.models.finding import known_models, resolve_model
+from veloxseg.models.finding import find_model, known_models, resolve_model
 from veloxseg.models.installing import bundle_hash, install_model, remove_model
 from veloxseg.runtime.prediction import predict
 from veloxseg.volumes.reading import read_volume, write_volume
@@ -204,6 +204,30 @@ def test_a_removed_model_is_gone_and_not_known(folder_bundle: Path, installed: P
     assert list(installed.iterdir()) == []
     with pytest.raises(BundleError, match="no model of that name"):
         remove_model("liver")
+
+
+def test_a_zip_in_either_folder_is_known_by_its_name(
+    zip_bundle: Path, installed: Path, shipped: Path, tmp_path: Path
+) -> None:
+    shipped.mkdir(parents=True)
+    shutil.copyfile(zip_bundle, shipped / "liver.zip")
+    assert find_model("liver").origin == "shipped"
+    with pytest.raises(BundleError, match="comes with veloxseg"):
+        remove_model("liver")
+
+    installed.mkdir(parents=True)
+    shutil.copyfile(zip_bundle, installed / "liver.zip")
+    assert find_model("liver").origin == "installed"
+    assert remove_model("liver") == installed / "liver.zip"
+    assert find_model("liver").origin == "shipped"
+
+
+def test_a_folder_stands_before_a_zip_of_its_name(
+    folder_bundle: Path, zip_bundle: Path, installed: Path
+) -> None:
+    install_model(folder_bundle)
+    shutil.copyfile(zip_bundle, installed / "liver.zip")
+    assert find_model("liver").path == installed / "liver.veloxseg"
 
 
 def test_something_else_in_the_models_place_is_left_alone(

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.numpy import save
 
 from veloxseg.bundle.acceptance import Progress
@@ -25,7 +26,7 @@ from veloxseg.bundle.model_files import (
     make_float32,
     make_reduced,
 )
-from veloxseg.bundle.pipeline import with_postprocessing
+from veloxseg.bundle.pipeline import with_mirroring, with_postprocessing
 from veloxseg.bundle.postprocessing import find_postprocessing
 from veloxseg.bundle.provenance import (
     About,
@@ -57,6 +58,8 @@ def export(
     about: About | None = None,
     max_cases: int | None = None,
     postprocessing: bool = True,
+    mirroring: bool = False,
+    fp16_weights: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
@@ -75,6 +78,9 @@ def export(
         about: What the manifest says of name, data, licence and use.
         max_cases: Validation cases to judge reduced precisions by; None takes all.
         postprocessing: Take up what was chosen for these folds, if anything was.
+        mirroring: Let predictions average over mirrored patches where nobody says otherwise.
+        fp16_weights: Round the weights to float16 and store them so, in half the room. Arithmetic
+            stays float32, and logits are compared with the networks' as trained.
         overwrite: Replace a bundle that is there.
         progress: Is told how many validation cases are segmented.
         note: Is told in words which postprocessing the bundle has, or why none.
@@ -91,6 +97,11 @@ def export(
     _require_target(bundle, overwrite=overwrite)
     trained = find_run(run, workspace=workspace)
     model = load_run(trained)
+    reference = model.reference()
+    if fp16_weights:
+        model = model.with_fp16_weights()
+    if mirroring:
+        model = replace(model, pipeline=with_mirroring(model.pipeline))
     if postprocessing:
         found = find_postprocessing(trained)
         model = replace(model, pipeline=with_postprocessing(model.pipeline, found.steps))
@@ -98,7 +109,7 @@ def export(
             note(found.note)
     cases = _real_cases(trained, workspace)
     patches = real_patches(cases.validation, model.pipeline, number=_NUM_REAL_PATCHES)
-    float32, verification = make_float32(model, patches)
+    float32, verification = make_float32(model, patches, reference=reference)
     graphs: dict[Precision, bytes] = {"float32": float32}
     verifications = {model_file("float32"): verification}
     if precisions:
@@ -167,10 +178,11 @@ def export_published(
 
 
 def _files(model: TrainedModel, graphs: Mapping[Precision, bytes]) -> dict[str, bytes]:
+    dtype = np.float16 if model.has_fp16_weights else np.float32
     return {
         PIPELINE: _json(model.pipeline.model_dump(mode="json")),
         NETWORK: _json(model.config.to_json()),
-        WEIGHTS: save(join_folds(model.folds)),
+        WEIGHTS: save(join_folds(model.folds, dtype=dtype)),
         **{model_file(precision): graph for precision, graph in graphs.items()},
     }
 

@@ -15,6 +15,7 @@ from veloxseg.bundle.real_cases import RealCases, real_patches
 from veloxseg.bundle.trained_model import TrainedModel
 from veloxseg.bundle.verification import (
     Array,
+    Run,
     describe_openvino,
     measure_deviation,
     open_engine,
@@ -28,21 +29,28 @@ ReducedPrecision = Literal["bf16", "fp16", "int8"]
 _NUM_CALIBRATION_PATCHES = 24
 
 
-def make_float32(model: TrainedModel, patches: Sequence[Array]) -> tuple[bytes, Verification]:
+def make_float32(
+    model: TrainedModel, patches: Sequence[Array], *, reference: Run | None = None
+) -> tuple[bytes, Verification]:
     """Make the float32 model and compare its logits with PyTorch's.
 
     Args:
         model: Whose networks.
         patches: (C, Z, Y, X) of real images, to compare on beside random ones.
+        reference: The networks as trained, where the model's weights have been rounded.
 
     Raises:
         BundleError: the logits differ.
     """
-    graph: bytes = model.graph().SerializeToString()
+    written = model.graph()
+    if model.has_fp16_weights:
+        written = store_in_16_bits(written, "fp16", only_exact=True)
+    graph: bytes = written.SerializeToString()
     shape = (len(model.pipeline.channels), *model.pipeline.patch_size)
     every = [*random_patches(shape), *patches]
     has_regions = model.pipeline.has_regions
-    return graph, verify_float32(graph, model.reference(), every, has_regions=has_regions)
+    reference = reference or model.reference()
+    return graph, verify_float32(graph, reference, every, has_regions=has_regions)
 
 
 def make_reduced(

@@ -108,6 +108,16 @@ def with_postprocessing(pipeline: Pipeline, steps: Sequence[PostprocessingStep])
     return validated_pipeline(where, **fields | {"postprocessing": tuple(steps)})
 
 
+def with_mirroring(pipeline: Pipeline) -> Pipeline:
+    """The same pipeline, averaging over mirrored patches where nobody says otherwise.
+
+    Raises:
+        BundleError: training mirrored no axis.
+    """
+    fields = {name: getattr(pipeline, name) for name in Pipeline.model_fields}
+    return validated_pipeline("The run", **fields | {"mirroring": True})
+
+
 def _configuration(plans: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A configuration with what it inherits from others."""
     known = _get(plans, "configurations")

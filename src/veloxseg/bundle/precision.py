@@ -26,12 +26,16 @@ SMALLEST = 256
 _LARGEST_FP16 = float(np.finfo(np.float16).max)
 
 
-def store_in_16_bits(model: onnx.ModelProto, precision: Literal["bf16", "fp16"]) -> onnx.ModelProto:
+def store_in_16_bits(
+    model: onnx.ModelProto, precision: Literal["bf16", "fp16"], *, only_exact: bool = False
+) -> onnx.ModelProto:
     """Store the large float32 constants of a graph in 16 bits.
 
     Args:
         model: The float32 graph; it is not changed.
         precision: ``bf16``: float32 with 8 bits of mantissa; ``fp16``: up to 65504 with 11 bits.
+        only_exact: With ``fp16``: leave in float32 what would be rounded, so that the graph
+            computes what it did.
 
     Raises:
         BundleError: a constant is too large for fp16.
@@ -43,11 +47,12 @@ def store_in_16_bits(model: onnx.ModelProto, precision: Literal["bf16", "fp16"])
     casts, kept = [], []
     for tensor in graph.initializer:
         is_large = tensor.data_type == TensorProto.FLOAT and np.prod(tensor.dims) >= SMALLEST
-        if not is_large or tensor.name in head:
+        values = numpy_helper.to_array(tensor) if is_large else None
+        if values is None or tensor.name in head or (only_exact and not _is_exact(values)):
             kept.append(tensor)
             continue
         short = f"{tensor.name}_{precision}"
-        kept.append(_SHORTEN[precision](short, numpy_helper.to_array(tensor)))
+        kept.append(_SHORTEN[precision](short, values))
         cast = helper.make_node(
             "Cast", [short], [tensor.name], name=f"{tensor.name}_cast", to=TensorProto.FLOAT
         )
@@ -66,6 +71,13 @@ def round_to_bf16(values: Array) -> npt.NDArray[np.uint16]:
     even = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
     rounded: npt.NDArray[np.uint16] = ((bits + even) >> np.uint32(16)).astype(np.uint16)
     return rounded
+
+
+def _is_exact(values: Array) -> bool:
+    """Whether float16 holds all values as they are."""
+    if np.abs(values).max() > _LARGEST_FP16:
+        return False
+    return np.array_equal(values.astype(np.float16), values)
 
 
 def _to_bf16(name: str, values: Array) -> onnx.TensorProto:

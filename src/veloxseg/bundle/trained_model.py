@@ -1,7 +1,7 @@
 """What a bundle is made of: the networks of a run, their sizes, and how images reach them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from veloxseg.bundle.format import Pipeline
 from veloxseg.bundle.graph import network_graph
 from veloxseg.bundle.pipeline import pipeline_from_plans
 from veloxseg.bundle.verification import Run as RunPatches
-from veloxseg.bundle.weights import Weights
+from veloxseg.bundle.weights import Weights, round_to_fp16
 from veloxseg.errors import BundleError
 from veloxseg.installation import num_cores
 from veloxseg.network.config import NetworkConfig
@@ -31,11 +31,13 @@ class TrainedModel:
         config: The network's sizes, as trained.
         folds: Weights of each network to average.
         pipeline: How images become patches and logits a mask.
+        has_fp16_weights: Whether float16 holds the weights as they are.
     """
 
     config: NetworkConfig
     folds: list[Weights]
     pipeline: Pipeline
+    has_fp16_weights: bool = False
 
     @property
     def num_parameters(self) -> int:
@@ -47,6 +49,15 @@ class TrainedModel:
         """Of one patch, all networks."""
         patch_size = self.pipeline.patch_size
         return len(self.folds) * count_multiply_adds(self.config, patch_size=patch_size)
+
+    def with_fp16_weights(self) -> "TrainedModel":
+        """The same with its weights rounded to float16; arithmetic stays float32.
+
+        Raises:
+            BundleError: a weight is beyond float16.
+        """
+        folds = [round_to_fp16(weights) for weights in self.folds]
+        return replace(self, folds=folds, has_fp16_weights=True)
 
     def graph(self, *, relative: bool = False) -> onnx.ModelProto:
         """The model as ONNX."""

@@ -125,10 +125,11 @@ def _unlisted_files(path: Path, listed: set[str]) -> dict[str, Path]:
 
 
 def _write_zip(path: Path, files: Mapping[str, bytes], *, top: str) -> None:
-    with zipfile.ZipFile(path, "w") as archive:  # not compressed: weights are noise
+    with zipfile.ZipFile(path, "w") as archive:
         for name, content in files.items():
             info = zipfile.ZipInfo(f"{top}/{name}", _ZIP_TIME)
             info.external_attr = 0o100644 << 16
+            info.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(info, content)
 
 

@@ -108,6 +108,18 @@ def export(
             help="Take up what veloxseg postprocess chose for these folds, if it did.",
         ),
     ] = True,
+    tta: Annotated[
+        bool,
+        typer.Option("--tta", help="Let predict average over mirrored patches unless told not to."),
+    ] = False,
+    fp16_weights: Annotated[
+        bool,
+        typer.Option(
+            "--fp16-weights",
+            help="Round the weights to float16 and store them so, in half the room; arithmetic "
+            "stays float32.",
+        ),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the bundle that is there.")
     ] = False,
@@ -128,6 +140,8 @@ def export(
                 "--precision needs a run's validation cases to be judged by. Leave it out with "
                 "--published."
             )
+        if tta or fp16_weights:
+            raise BundleError("--tta and --fp16-weights are for runs. Leave them out here.")
         done = export_published(
             published, Path(run), bundle, case=case, about=about, overwrite=overwrite
         )
@@ -146,6 +160,8 @@ def export(
                 about=about,
                 max_cases=max_cases,
                 postprocessing=postprocessing,
+                mirroring=tta,
+                fp16_weights=fp16_weights,
                 overwrite=overwrite,
                 progress=progress,
                 note=notes.append,

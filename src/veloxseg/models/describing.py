@@ -38,7 +38,7 @@ class ModelSummary:
     Attributes:
         name: What ``-m`` takes.
         origin: ``shipped`` or ``installed``.
-        size_mb: What its files weigh together.
+        size_mb: What it takes on disk.
         channels: In words.
         labels: In words.
         dice: As reported; None where nothing is.
@@ -104,7 +104,9 @@ def model_card(bundle: Bundle) -> str:
 
 
 def size_mb(bundle: Bundle) -> float:
-    """What the bundle's files weigh together, in MB."""
+    """What the bundle takes on disk, in MB: its zip, or its files together."""
+    if bundle.path.is_file():
+        return bundle.path.stat().st_size / 1e6
     return sum(len(bundle.read(name)) for name in bundle.manifest.files) / 1e6
 
 

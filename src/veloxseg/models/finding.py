@@ -15,6 +15,9 @@ from veloxseg.errors import BundleError
 ENDING = ".veloxseg"
 """Of a model's folder; before it stands the model's name."""
 
+ZIP_ENDING = ".zip"
+"""Of a model that is one file."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -24,7 +27,7 @@ class KnownModel:
 
     Attributes:
         name: What ``-m`` takes.
-        path: Its folder.
+        path: Its folder or zip.
         origin: ``shipped`` inside the package, or ``installed`` by the user.
     """
 
@@ -52,8 +55,7 @@ def known_models() -> dict[str, KnownModel]:
         "installed": installed_folder(),
     }
     for origin, folder in folders.items():
-        for path in _bundles(folder):
-            name = path.name.removesuffix(ENDING)
+        for name, path in _bundles(folder).items():
             models[name] = KnownModel(name=name, path=path, origin=origin)
     return dict(sorted(models.items()))
 
@@ -99,15 +101,14 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-def _bundles(folder: Path) -> list[Path]:
+def _bundles(folder: Path) -> dict[str, Path]:
+    """Bundles in a folder by name; a folder comes before a zip of the same name."""
     try:
-        return [
-            path
-            for path in folder.glob(f"*{ENDING}")
-            if is_name(path.name.removesuffix(ENDING)) and (path / MANIFEST).is_file()
-        ]
+        zips = [path for path in folder.glob(f"*{ZIP_ENDING}") if path.is_file()]
+        folders = [path for path in folder.glob(f"*{ENDING}") if (path / MANIFEST).is_file()]
     except PermissionError:  # a service may run without a home of its own
-        return []
+        return {}
+    return {path.stem: path for path in (*zips, *folders) if is_name(path.stem)}
 
 
 def _known(name: str, names: list[str]) -> str:

@@ -72,7 +72,7 @@ def remove_model(name: str) -> Path:
     """Delete an installed model.
 
     Returns:
-        The folder that is gone.
+        The folder or zip that is gone.
 
     Raises:
         BundleError: there is no such model, or it belongs to the package.
@@ -84,6 +84,9 @@ def remove_model(name: str) -> Path:
             f"{name}: comes with veloxseg, which keeps it. Only models that were added can be "
             "removed."
         )
+    if model.path.is_file():
+        model.path.unlink()
+        return model.path
     doomed = model.path.with_name(f".removed.{model.path.name}")  # gone at once, or not at all
     shutil.rmtree(doomed, ignore_errors=True)
     model.path.rename(doomed)
