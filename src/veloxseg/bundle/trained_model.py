@@ -56,7 +56,7 @@ class TrainedModel:
         Raises:
             BundleError: a weight is beyond float16.
         """
-        folds = [round_to_fp16(weights) for weights in self.folds]
+        folds: list[Weights] = [round_to_fp16(weights) for weights in self.folds]
         return replace(self, folds=folds, has_fp16_weights=True)
 
     def graph(self, *, relative: bool = False) -> onnx.ModelProto:
