@@ -21,9 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from veloxseg.atomic import read_json
+from veloxseg.datasets.splits import SPLITS_FILE
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.models.carding import add_card
 from veloxseg.models.finding import shipped_folder
+from veloxseg.planning.peer_plans import VELOXSEG
+from veloxseg.training.launch import run_folder
 
 DATASET = "Dataset004_Hippocampus"
 FOLDS = range(5)
@@ -52,11 +55,11 @@ def main() -> None:
     parser.add_argument("--ship", action="store_true")
     options = parser.parse_args()
     workspace = Workspace.resolve(options.work)
-    prepare(options.dataset, workspace)
-    trained = [(network, fold) for network in ("veloxseg", *options.beside) for fold in FOLDS]
+    prepare(options.dataset, options.work, workspace)
+    trained = [(network, fold) for network in (VELOXSEG, *options.beside) for fold in FOLDS]
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(lambda one: train(options.work, workspace, *one), trained))
-    run = _run_folder(workspace, "veloxseg")
+    run = run_folder(workspace, DATASET)
     veloxseg("postprocess", run, root=options.work)
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(lambda fold: predict_unseen(options.work, workspace, fold), FOLDS))
@@ -67,20 +70,19 @@ def main() -> None:
         shutil.copyfile(bundle, shipped_folder() / bundle.name)
 
 
-def prepare(dataset: Path, workspace: Workspace) -> None:
+def prepare(dataset: Path, work: Path, workspace: Workspace) -> None:
     """Plan and preprocess a copy of the dataset."""
     raw = workspace.raw / DATASET
     if not raw.exists():
         shutil.copytree(dataset, raw)
-    root = workspace.raw.parent
     if not (workspace.preprocessed / DATASET / "VeloxSegPlans.json").is_file():
-        veloxseg("plan", 4, root=root)
-    veloxseg("preprocess", 4, root=root)
+        veloxseg("plan", 4, root=work)
+    veloxseg("preprocess", 4, root=work)
 
 
 def train(work: Path, workspace: Workspace, network: str, fold: int) -> None:
     """Train one fold, or go on with it, and validate it."""
-    folder = _run_folder(workspace, network) / f"fold_{fold}"
+    folder = run_folder(workspace, DATASET, network=network) / f"fold_{fold}"
     if (folder / "validation" / "summary.json").is_file():
         return
     words = ["train", 4, fold, "--network", network, "--device", "cpu"]
@@ -88,7 +90,7 @@ def train(work: Path, workspace: Workspace, network: str, fold: int) -> None:
         words.append("--resume")
     else:
         words += ["--cpu-minutes", CPU_MINUTES]
-        if network == "veloxseg":
+        if network == VELOXSEG:
             words += ["--learning-rate", LEARNING_RATE]
     veloxseg(*words, root=work)
 
@@ -97,7 +99,7 @@ def predict_unseen(work: Path, workspace: Workspace, fold: int) -> None:
     """Make a fold's bundle and predict the cases that it was not trained on."""
     bundle = work / "folds" / f"fold_{fold}.zip"
     if not bundle.exists():
-        run = _run_folder(workspace, "veloxseg") / f"fold_{fold}"
+        run = run_folder(workspace, DATASET) / f"fold_{fold}"
         words = ["--tta", "--fp16-weights", "--no-postprocessing"]
         veloxseg("export", run, bundle, *words, root=work)
     images = work / "folds" / f"images_{fold}"
@@ -114,9 +116,13 @@ def predict_unseen(work: Path, workspace: Workspace, fold: int) -> None:
 def judge(work: Path, workspace: Workspace, beside: Sequence[str]) -> dict[str, Any]:
     """Evaluate all cases, each by the fold that has not seen it, and write a report."""
     raw, output = workspace.raw / DATASET, work / "evaluation.json"
-    methods = {name: _gather(work, name, _masks(work, name)) for name in ("mirrored", "plain")}
+    methods = {
+        name: _gather(work, name, [work / "masks" / name / f"fold_{fold}" for fold in FOLDS])
+        for name in ("mirrored", "plain")
+    }
     for network in beside:
-        folds = [_run_folder(workspace, network) / f"fold_{fold}/validation" for fold in FOLDS]
+        run = run_folder(workspace, DATASET, network=network)
+        folds = [run / f"fold_{fold}" / "validation" for fold in FOLDS]
         methods[network] = _gather(work, network, folds)
     words = [methods.pop("mirrored"), raw / "labelsTr", "--name", "veloxseg", "-o", output]
     for name, folder in methods.items():
@@ -151,7 +157,7 @@ def export(work: Path, run: Path, evaluation: dict[str, Any]) -> Path:
 
 def unseen_cases(workspace: Workspace, fold: int) -> list[str]:
     """Cases that a fold was not trained on."""
-    splits = read_json(workspace.preprocessed / DATASET / "splits_final.json")
+    splits = read_json(workspace.preprocessed / DATASET / SPLITS_FILE)
     cases: list[str] = splits[fold]["val"]
     return cases
 
@@ -165,15 +171,6 @@ def veloxseg(*words: Any, root: Path | None = None) -> None:
     threads = {"OMP_NUM_THREADS": "1", "nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1"}
     if code := subprocess.run(command, env=os.environ | threads).returncode:
         sys.exit(code)
-
-
-def _run_folder(workspace: Workspace, network: str) -> Path:
-    plans = "VeloxSegPlans" if network == "veloxseg" else f"VeloxSegPlans_{network}"
-    return workspace.results / DATASET / f"VeloxSegTrainer__{plans}__3d_fullres"
-
-
-def _masks(work: Path, name: str) -> list[Path]:
-    return [work / "masks" / name / f"fold_{fold}" for fold in FOLDS]
 
 
 def _gather(work: Path, name: str, folders: Sequence[Path]) -> Path:

@@ -103,9 +103,8 @@ def with_postprocessing(pipeline: Pipeline, steps: Sequence[PostprocessingStep])
     Raises:
         BundleError: they name values that it does not have.
     """
-    fields = {name: getattr(pipeline, name) for name in Pipeline.model_fields}
     where = "The run and its postprocessing.json"
-    return validated_pipeline(where, **fields | {"postprocessing": tuple(steps)})
+    return _changed(pipeline, where, postprocessing=tuple(steps))
 
 
 def with_mirroring(pipeline: Pipeline) -> Pipeline:
@@ -114,8 +113,12 @@ def with_mirroring(pipeline: Pipeline) -> Pipeline:
     Raises:
         BundleError: training mirrored no axis.
     """
+    return _changed(pipeline, "The run", mirroring=True)
+
+
+def _changed(pipeline: Pipeline, where: str, **changes: Any) -> Pipeline:
     fields = {name: getattr(pipeline, name) for name in Pipeline.model_fields}
-    return validated_pipeline("The run", **fields | {"mirroring": True})
+    return validated_pipeline(where, **fields | changes)
 
 
 def _configuration(plans: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from veloxseg.bundle.weights import LARGEST_FP16
 from veloxseg.errors import BundleError
 
 Array = npt.NDArray[np.float32]
@@ -22,8 +23,6 @@ HEAD_CONV = "head_conv"
 
 SMALLEST = 256
 """Entries below which a constant stays float32: biases and norms are small and matter most."""
-
-_LARGEST_FP16 = float(np.finfo(np.float16).max)
 
 
 def store_in_16_bits(
@@ -75,7 +74,7 @@ def round_to_bf16(values: Array) -> npt.NDArray[np.uint16]:
 
 def _is_exact(values: Array) -> bool:
     """Whether float16 holds all values as they are."""
-    if np.abs(values).max() > _LARGEST_FP16:
+    if np.abs(values).max() > LARGEST_FP16:
         return False
     return np.array_equal(values.astype(np.float16), values)
 
@@ -88,10 +87,10 @@ def _to_bf16(name: str, values: Array) -> onnx.TensorProto:
 
 def _to_fp16(name: str, values: Array) -> onnx.TensorProto:
     largest = float(np.abs(values).max())
-    if largest > _LARGEST_FP16:
+    if largest > LARGEST_FP16:
         raise BundleError(
             f"A weight of the network is {largest:.3g}. fp16 holds up to "
-            f"{_LARGEST_FP16:g}. Leave out --precision fp16, or take bf16."
+            f"{LARGEST_FP16:g}. Leave out --precision fp16, or take bf16."
         )
     return numpy_helper.from_array(values.astype(np.float16), name)
 

@@ -13,7 +13,8 @@ Weights = Mapping[str, npt.NDArray[np.float32]]
 """A network's state dict as arrays."""
 
 
-_LARGEST_FP16 = float(np.finfo(np.float16).max)
+LARGEST_FP16 = float(np.finfo(np.float16).max)
+"""Beyond it float16 is infinite."""
 
 
 def round_to_fp16(weights: Weights) -> dict[str, npt.NDArray[np.float32]]:
@@ -24,9 +25,9 @@ def round_to_fp16(weights: Weights) -> dict[str, npt.NDArray[np.float32]]:
     """
     for name, weight in weights.items():
         largest = float(np.abs(weight).max(initial=0.0))
-        if not largest <= _LARGEST_FP16:
+        if not largest <= LARGEST_FP16:
             raise BundleError(
-                f"The weight {name} reaches {largest:.3g}; float16 holds up to {_LARGEST_FP16:g}. "
+                f"The weight {name} reaches {largest:.3g}; float16 holds up to {LARGEST_FP16:g}. "
                 "Export without --fp16-weights."
             )
     return {name: weight.astype(np.float16).astype(np.float32) for name, weight in weights.items()}

@@ -16,6 +16,7 @@ from veloxseg.errors import BundleError
 from veloxseg.models.downloading import download, is_url
 from veloxseg.models.finding import (
     ENDING,
+    ZIP_ENDING,
     KnownModel,
     find_model,
     installed_folder,
@@ -156,7 +157,7 @@ def _checked_name(source: str, name: str | None) -> str:
             )
         return name
     last = unquote(urlsplit(source).path) if is_url(source) else str(Path(source).resolve())
-    found = Path(last).name.removesuffix(".zip").removesuffix(ENDING)
+    found = Path(last).name.removesuffix(ZIP_ENDING).removesuffix(ENDING)
     if not is_name(found):
         raise BundleError(
             f"{source}: gives no name to call the model by ({found!r}). Give one: --name NAME."
