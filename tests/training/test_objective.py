@@ -19,6 +19,17 @@ def _seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def without_onednn():
+    """PyTorch's own kernels: oneDNN's bfloat16 gradients of grouped convolutions hold stray NaN.
+
+    With PyTorch 2.14.1 they depend on what freed memory held: equal inputs, other gradients.
+    """
+    (before,) = torch.backends.mkldnn.set_flags(_enabled=False)[:1]
+    yield
+    torch.backends.mkldnn.set_flags(_enabled=before)
+
+
 def written_segmentation_loss(logits, labels):
     """Cross entropy plus soft Dice of the foreground, per sample, smooth 1e-5; in plain loops."""
     probabilities = logits.softmax(1)
@@ -209,7 +220,7 @@ def test_detached_teachers_are_not_moved_by_the_transfer(detach):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("magnitude", [1.0, 1e3, 1e4])
-def test_every_term_and_gradient_is_finite_under_autocast(dtype, magnitude):
+def test_every_term_and_gradient_is_finite_under_autocast(dtype, magnitude, without_onednn):
     model, image, targets = outputs()
     image = image * magnitude
     objective = Objective(in_channels=(1, 1), num_heads=2)
