@@ -74,6 +74,20 @@ def test_methods_are_compared_case_by_case(good, poor, labels_tr):
     )
 
 
+def test_a_label_that_one_method_misses_is_left_out_of_both_foreground_means(tmp_path):
+    for case in "abc":
+        write_mask(tmp_path / "r", case, 1, 1, 0, 0, 0, 0, 0, 2)
+        write_mask(tmp_path / "far", case, 1, 1, 1, 0, 2, 0, 0, 0)
+        write_mask(tmp_path / "missed", case, 1, 1, 1, 0, 0, 0, 0, 0)
+    others = {"missed": tmp_path / "missed"}
+    summary = evaluate_folder(tmp_path / "far", tmp_path / "r", labels=LABELS, others=others)
+    found = {(one.label, one.metric): one for one in summary.comparisons}
+    assert found[2, "HD95_mm"].num_pairs == 0
+    # What is left is the organ, which both predict alike.
+    distance = found[None, "HD95_mm"]
+    assert (distance.num_pairs, distance.mean_difference, distance.p) == (3, 0, 1)
+
+
 def test_one_label_is_compared_once(good, poor, labels_tr):
     labels = {"background": 0, "any": [1, 2]}
     summary = evaluate_folder(good, labels_tr, labels=labels, others={"poor": poor})

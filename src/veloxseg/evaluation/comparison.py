@@ -30,7 +30,7 @@ class Comparison:
 
     Attributes:
         other: Name of the other method.
-        label: None for the cases' foreground means.
+        label: None for the cases' foreground means, over the labels for which both are defined.
         metric: Key of the metric.
         num_pairs: Cases in which both are defined.
         num_left_out: Cases in which one or both are not.

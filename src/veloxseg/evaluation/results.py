@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from veloxseg.evaluation.comparison import COMPARED, Comparison, compare
+from veloxseg.evaluation.comparison import COMPARED, Comparison, Values, compare
 from veloxseg.evaluation.label_set import Label
 from veloxseg.evaluation.measuring import METRICS
 from veloxseg.evaluation.pairing import CrossValidation
@@ -110,7 +110,7 @@ class Summary:
         labels = [*self.label_names, None] if len(self.label_names) > 1 else [*self.label_names]
         return compare(
             {
-                (name, label, metric): (self.values(metric, label), other.values(metric, label))
+                (name, label, metric): _paired(self, other, metric, label)
                 for name, other in self.others.items()
                 for label in labels
                 for metric in COMPARED
@@ -126,6 +126,29 @@ class Summary:
             )
             for subset in dict.fromkeys(self.subsets.values())
         }
+
+
+def _paired(
+    first: Summary, second: Summary, metric: str, label: Label | None
+) -> tuple[Values, Values]:
+    """One metric of two methods over cases.
+
+    Foreground means (None) are over the labels for which both methods have a value: a label that
+    one of them missed has no distance, and must not make its mean the better one.
+    """
+    if label is not None:
+        return first.values(metric, label), second.values(metric, label)
+    ours, theirs = (
+        np.array([method.values(metric, one) for one in first.label_names])
+        for method in (first, second)
+    )
+    defined = ~(np.isnan(ours) | np.isnan(theirs))
+    return _column_means(ours, defined), _column_means(theirs, defined)
+
+
+def _column_means(table: Values, defined: npt.NDArray[np.bool_]) -> Values:
+    columns = zip(table.T, defined.T, strict=True)
+    return np.array([mean_of_defined(column[chosen]) for column, chosen in columns])
 
 
 def _means(rows: Sequence[Metrics]) -> Metrics:
