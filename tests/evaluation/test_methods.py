@@ -274,6 +274,23 @@ def test_a_tolerance_that_is_no_distance_is_refused(good, labels_tr, tolerance):
         evaluate_folder(good, labels_tr, labels=LABELS, tolerance_mm=tolerance)
 
 
+@pytest.mark.parametrize("folder", ["labelsTr", "."])
+@pytest.mark.parametrize("kind", ["output", "csv"])
+def test_a_folder_to_write_is_refused_before_anything_is_evaluated(
+    good, labels_tr, tmp_path, monkeypatch, kind, folder
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VeloxSegError, match="is a folder"):
+        evaluate_folder(good, labels_tr, labels=LABELS, **{kind: Path(folder)})
+    assert {path.name for path in tmp_path.iterdir()} == {"good", "labelsTr"}
+
+
+def test_json_and_csv_need_different_files(good, labels_tr, tmp_path):
+    file = tmp_path / "figures"
+    with pytest.raises(VeloxSegError, match="another file: --csv"):
+        evaluate_folder(good, labels_tr, labels=LABELS, output=file, csv=file)
+
+
 def test_a_dataset_that_is_empty_throughout_has_a_summary_of_undefined_dice(tmp_path):
     for folder in ("p", "r", "q"):
         for case in "ab":

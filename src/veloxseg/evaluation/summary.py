@@ -21,6 +21,7 @@ from veloxseg.datasets.description import FILE_NAME, DatasetDescription, read_de
 from veloxseg.errors import DatasetError, VeloxSegError
 from veloxseg.evaluation.case_evaluation import EvaluationSettings, evaluate_cases
 from veloxseg.evaluation.csv_file import write_csv
+from veloxseg.evaluation.destination import require_file
 from veloxseg.evaluation.label_set import (
     Label,
     find_description,
@@ -100,9 +101,11 @@ def evaluate_folder(
         GeometryError: a prediction does not lie on its reference's grid.
         ImageReadError: a file is no image.
         BundleError: ``model`` is no whole bundle.
-        VeloxSegError: the tolerance is negative or no number.
+        VeloxSegError: the tolerance is negative or no number, or a file to write is a folder or
+            named for both JSON and CSV.
     """
     _require_tolerance(tolerance_mm)
+    _require_destinations(output, csv)
     folders = method_folders(prediction, name, others or {})
     made_by = None if model is None else _record_of(model)
     description = find_description((prediction, reference, reference.parent))
@@ -156,6 +159,17 @@ def _require_tolerance(tolerance_mm: float) -> None:
             f"--tolerance {tolerance_mm}: expected how far apart two surfaces may be and still "
             "agree, in mm: 0 or more."
         )
+
+
+def _require_destinations(output: Path | None, csv: Path | None) -> None:
+    if output is not None:
+        require_file(output, like="summary.json")
+    if csv is not None:
+        require_file(csv, like="cases.csv")
+        if output is not None and output.resolve() == csv.resolve():
+            raise VeloxSegError(
+                f"{csv}: the CSV would take the JSON's place. Name another file: --csv cases.csv"
+            )
 
 
 def _summarise(

@@ -1,6 +1,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -331,6 +332,12 @@ def test_the_page_never_takes_the_place_of_its_summary(scene):
     with pytest.raises(VeloxSegError, match="would take the summary's place"):
         write_report(scene, scene)
     assert scene.read_bytes() == before
+
+
+def test_a_folder_is_no_page_to_write(scene, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VeloxSegError, match=r"is a folder.*report\.html"):
+        write_report(scene, Path())
 
 
 def test_five_hundred_cases_with_two_labels_stay_below_four_megabytes(scene, tmp_path):

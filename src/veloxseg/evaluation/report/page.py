@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from veloxseg.atomic import atomic_path
 from veloxseg.errors import VeloxSegError
+from veloxseg.evaluation.destination import require_file
 from veloxseg.evaluation.measuring import Metric
 from veloxseg.evaluation.report.agreement import Agreement, draw_agreement
 from veloxseg.evaluation.report.cases import (
@@ -67,11 +68,12 @@ def write_report(
     Raises:
         DatasetError: the file is no summary or lists a case twice, or there is no such folder or
             channel of images.
-        VeloxSegError: the page would take the summary's place.
+        VeloxSegError: the page would take the summary's place, or that of a folder.
         FileNotFoundError: there is no summary.
         OSError: the page cannot be written.
     """
     found = read_summary(summary)
+    require_file(output, like="report.html")
     if output.resolve() == summary.resolve():
         raise VeloxSegError(
             f"{output}: the page would take the summary's place. Name another file: -o report.html"
