@@ -145,6 +145,24 @@ def test_labels_come_from_a_dataset_json_in_either_folder_or_beside_the_referenc
     assert evaluate_folder(*two_cases).label_names == {(1, 2): "any"}
 
 
+def test_what_lies_beside_the_working_folder_is_found_there(two_cases, tmp_path, monkeypatch):
+    content = {
+        "channel_names": {"0": "CT"},
+        "labels": LABELS,
+        "numTraining": 2,
+        "file_ending": ".nii.gz",
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    (tmp_path / "imagesTr").mkdir()
+    for case in "ab":
+        (tmp_path / "imagesTr" / f"{case}_0000.nii.gz").touch()
+    monkeypatch.chdir(two_cases[1])
+    assert evaluate_folder(two_cases[0], Path()).label_names == {1: "organ", 2: "lesion"}
+    monkeypatch.chdir(tmp_path / "imagesTr")
+    summary = evaluate_folder(*two_cases, labels=LABELS, images=Path())
+    assert summary.subsets == {"a": "CT", "b": "CT"}
+
+
 def test_labels_are_the_positive_values_found_without_a_dataset_json(two_cases):
     assert list(evaluate_folder(*two_cases).label_names) == [1, 2]
     assert list(evaluate_folder(*two_cases, ignore_label=2).label_names) == [1]

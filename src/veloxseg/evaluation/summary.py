@@ -108,7 +108,7 @@ def evaluate_folder(
     _require_destinations(output, csv)
     folders = method_folders(prediction, name, others or {})
     made_by = None if model is None else _record_of(model)
-    description = find_description((prediction, reference, reference.parent))
+    description = find_description((prediction, reference, reference.absolute().parent))
     ending = ".nii.gz" if description is None else description.file_ending
     methods = find_methods(folders, reference, ending, subset=subset)
     known = labels if labels is not None or description is None else description.labels
@@ -193,6 +193,7 @@ def _summarise(
 def _subsets(
     images: Path, methods: Methods, description: DatasetDescription | None
 ) -> dict[str, str]:
+    images = images.absolute()  # the parent of the working folder is not that of "."
     if (images.parent / FILE_NAME).is_file():
         description = read_description(images.parent)
     if description is None:

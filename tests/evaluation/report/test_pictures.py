@@ -2,6 +2,7 @@ import base64
 import io
 import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,6 +87,11 @@ def test_channels_are_the_first_two_or_those_asked_for(scene):
     assert [name for name, _ in draw(scene, channels=[1]).rows] == ["PET"]
     with pytest.raises(DatasetError, match=r"no channel 2\. Expected 0 \(CT\), 1 \(PET\)"):
         draw(scene, channels=[2])
+
+
+def test_channels_are_named_in_the_folder_of_images_itself_too(scene, monkeypatch):
+    monkeypatch.chdir(scene / "imagesTr")
+    assert open_image_folder(Path(), None).names == {0: "CT", 1: "PET"}
 
 
 def test_without_images_there_are_outlines_alone(scene):

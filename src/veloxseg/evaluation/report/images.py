@@ -56,7 +56,7 @@ def open_image_folder(folder: Path, channels: Sequence[int] | None) -> ImageFold
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder. Expected the images, such as imagesTr.")
     names = {}
-    for place in (folder, folder.parent):
+    for place in (folder, folder.absolute().parent):
         if (place / FILE_NAME).is_file():
             names = dict(enumerate(read_description(place).channels))
             break
