@@ -66,6 +66,12 @@ def test_another_method_given_twice_is_refused(folders, other) -> None:
     assert "each name once" in run("evaluate", *folders, *words, code=2)
 
 
+@pytest.mark.parametrize("value", ["two", "-1", "1.0", "²"])
+def test_a_label_whose_value_is_no_whole_number_is_refused(folders, value) -> None:
+    words = ["--labels", f"organ={value}"]
+    assert "expected NAME=VALUE" in run("evaluate", *folders, *words, code=2)
+
+
 def test_evaluate_says_which_folds_and_references_it_is_not_about(folders, tmp_path) -> None:
     results = tmp_path / "run"
     for fold, cases in ((0, "ab"), (3, "cd")):

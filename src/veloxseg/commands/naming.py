@@ -34,7 +34,7 @@ def label_names(texts: list[str]) -> dict[str, int]:
     names: dict[str, int] = {}
     for text in (part for texts_ in texts for part in texts_.split(",")):
         name, value = (word.strip() for word in text.partition("=")[::2])
-        if not name or not value.isdigit() or name in names or int(value) in names.values():
+        if not name or not value.isdecimal() or name in names or int(value) in names.values():
             raise DatasetError(
                 f"--labels {text}: expected NAME=VALUE, each name and value once, such as "
                 "--labels lesion=1."
