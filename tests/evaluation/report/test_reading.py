@@ -50,6 +50,10 @@ def test_a_plain_summary_of_nnunet_is_read_with_its_nan_and_unknown_keys(tmp_pat
         ('{"metric_per_case": [{"metrics": {}}]}', "no label in any case"),
         ('{"metric_per_case": [{"metrics": {"1": {"AUC": 0.5}}}]}', "none of the metrics"),
         ('{"metric_per_case": [{"metrics": {"1": {"Dice": "good"}}}]}', "valid number"),
+        (
+            '{"metric_per_case": [{"metrics": {"1": {"Dice": 1}}}], "label_names": {"2": "x"}}',
+            "none of the metrics of veloxseg evaluate for the labels x",
+        ),
     ],
 )
 def test_what_is_no_summary_is_refused_with_what_was_expected(tmp_path, content, found):

@@ -162,11 +162,13 @@ def read_summary(path: Path) -> SummaryFile:
         summary = SummaryFile.model_validate(content)
     except ValidationError as error:
         raise _no_summary(path, describe_faults(error)) from error
-    if not summary.labels:
+    labels = summary.labels
+    if not labels:
         raise _no_summary(path, "metric_per_case: no label in any case")
-    rows = (row for case in summary.metric_per_case for row in case.metrics.values())
+    rows = (case.metrics.get(label, {}) for case in summary.metric_per_case for label in labels)
     if not any(key in METRICS for row in rows for key in row):
-        raise _no_summary(path, "metric_per_case: none of the metrics of veloxseg evaluate")
+        fault = "metric_per_case: none of the metrics of veloxseg evaluate for the labels"
+        raise _no_summary(path, f"{fault} {', '.join(labels.values())}")
     return summary
 
 
