@@ -255,6 +255,21 @@ def test_an_empty_or_missing_folder_is_refused(two_cases, tmp_path):
             evaluate_folder(tmp_path / name, two_cases[1])
 
 
+def test_masks_of_another_ending_are_told_what_names_it(tmp_path):
+    for folder in ("p", "r"):
+        write_mask(tmp_path / folder / "a.nrrd", row(1, 0, 0))
+    with pytest.raises(DatasetError, match=r"CASE\.nii\.gz.*dataset\.json.*file_ending"):
+        evaluate_folder(tmp_path / "p", tmp_path / "r")
+    content = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "organ": 1},
+        "numTraining": 1,
+        "file_ending": ".nrrd",
+    }
+    (tmp_path / "r" / "dataset.json").write_text(json.dumps(content))
+    assert evaluate_folder(tmp_path / "p", tmp_path / "r").mean(1)["Dice"] == 1
+
+
 def test_masks_without_any_foreground_need_labels(folders):
     for folder in folders:
         write_mask(folder / "a.nii.gz", row(0, 0, 0))

@@ -127,7 +127,10 @@ def find_masks(folder: Path, ending: str) -> dict[str, Path]:
         raise DatasetError(f"{folder}: no such folder. Expected one with masks (*{ending}).")
     files = dict(sorted(_files(folder, ending)))
     if not files:
-        raise DatasetError(f"{folder}: no masks. Expected files named CASE{ending}.")
+        raise DatasetError(
+            f"{folder}: no masks. Expected files named CASE{ending}. Masks with another ending "
+            "need a dataset.json, with them or with the references, that names it: file_ending."
+        )
     return files
 
 
