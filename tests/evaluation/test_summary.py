@@ -318,6 +318,11 @@ def test_the_table_shows_cases_means_and_dashes_for_what_is_undefined(two_cases)
     assert "0.900" in capture.get()
 
 
+def test_one_case_is_counted_as_one(two_cases):
+    (two_cases[0] / "b.nii.gz").unlink()
+    assert format_summary(evaluate_folder(*two_cases, labels=LABELS, subset=True)).title == "1 case"
+
+
 @pytest.fixture
 def three_cases(two_cases, tmp_path) -> tuple[Path, Path, Path]:
     """Predictions, references and images: a has CT and PET, b and c have PET alone."""

@@ -27,12 +27,13 @@ def format_summary(summary: Summary) -> Table:
     Of more than `SHOWN_CASES` cases there are the means alone. Where subsets of channels were asked
     for, there are means of each, with its number of cases. What is undefined shows as a dash.
     """
-    table = Table(title=f"{len(summary.cases)} cases")
+    num_cases = len(summary.cases)
+    table = Table(title=f"{num_cases} case{'s' if num_cases > 1 else ''}")
     table.add_column("Case", overflow="fold")
     table.add_column("Label")
     for heading in ("Dice", "HD95 mm", "Volume ml", "Reference ml"):
         table.add_column(heading, justify="right")
-    if len(summary.cases) <= SHOWN_CASES:
+    if num_cases <= SHOWN_CASES:
         for case in summary.cases:
             for label, name in summary.label_names.items():
                 table.add_row(case.name, name, *_cells(case.metrics[label]))
