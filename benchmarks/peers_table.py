@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from veloxseg.atomic import read_json, write_json
+from veloxseg.datasets.splits import SPLITS_FILE
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import VeloxSegError
 from veloxseg.installation import extension_folder
@@ -198,7 +199,7 @@ def measure(options: argparse.Namespace, workspace: Workspace, name: str, networ
     configuration = network_plans(workspace, name, network)["configurations"][CONFIGURATION]
     preprocessed = workspace.preprocessed / name
     folder = preprocessed / configuration["data_identifier"]
-    keys = read_json(preprocessed / "splits_final.json")[options.fold]["val"][: options.max_cases]
+    keys = read_json(preprocessed / SPLITS_FILE)[options.fold]["val"][: options.max_cases]
     predictor = nnUNetPredictor(
         tile_step_size=0.5,
         use_gaussian=True,

@@ -1,13 +1,16 @@
 """The model ``hippocampus`` from its training cases, and its cross-validation.
 
     python models/hippocampus/make.py DATASET WORK [--jobs 2] [--beside nnunet_own] [--ship]
+    python models/hippocampus/make.py DATASET WORK --shipped [--jobs 2] [--beside nnunet_own]
 
 DATASET is MSD Task04 in nnU-Net's raw format, named Dataset004_Hippocampus. Five folds are trained
 for 36 minutes of CPU time each, on one thread each: three hours. Every fold is then made a bundle
 as it will be shipped and predicts, by the runtime, the cases that it has not seen; ``WORK`` gets
 the masks, ``evaluation.json`` and ``report.html``. The bundle of all five folds is
 ``hippocampus.zip``; ``--ship`` puts it into the package. ``--beside`` trains another network for as
-long and judges it on the same cases. What is done is passed over: stop it and run it again.
+long and judges it on the same cases. ``--shipped`` trains and exports nothing of VeloxSeg's: it
+judges the five networks of the model in the package. What is done is passed over: stop it and run
+it again.
 """
 
 import argparse
@@ -15,12 +18,16 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from veloxseg.atomic import read_json
+from nnunetv2.utilities.crossval_split import generate_crossval_split
+from one_network import write_network
+
+from veloxseg.atomic import read_json, write_json
 from veloxseg.datasets.splits import SPLITS_FILE
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.models.carding import add_card
@@ -28,6 +35,7 @@ from veloxseg.models.finding import shipped_folder
 from veloxseg.planning.peer_plans import VELOXSEG
 from veloxseg.training.launch import run_folder
 
+NAME = "hippocampus"
 DATASET = "Dataset004_Hippocampus"
 FOLDS = range(5)
 CPU_MINUTES = 36
@@ -40,6 +48,7 @@ ABOUT = {
     "--licence": "CC BY-SA 4.0",
     "--intended-use": "Research. Not a medical device.",
 }
+MASKS = {VELOXSEG: "--tta", f"{VELOXSEG}_unmirrored": "--no-tta"}
 CARD = Path(__file__).with_name("card.md")
 
 
@@ -52,32 +61,50 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--jobs", type=int, default=1, help="folds at a time, one thread each")
     parser.add_argument("--beside", action="append", default=[], metavar="NETWORK")
-    parser.add_argument("--ship", action="store_true")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--ship", action="store_true")
+    kind.add_argument("--shipped", action="store_true")
     options = parser.parse_args()
     workspace = Workspace.resolve(options.work)
-    prepare(options.dataset, options.work, workspace)
-    trained = [(network, fold) for network in (VELOXSEG, *options.beside) for fold in FOLDS]
+    prepare(options.dataset, options.work, workspace, beside=options.beside)
+    networks = [*([] if options.shipped else [VELOXSEG]), *options.beside]
     with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(lambda one: train(options.work, workspace, *one), trained))
+        list(pool.map(lambda one: train(options.work, workspace, *one), product(networks, FOLDS)))
     run = run_folder(workspace, DATASET)
-    veloxseg("postprocess", run, root=options.work)
+    if not options.shipped:
+        veloxseg("postprocess", run, root=options.work)
+    bundles = [make_bundle(options.work, run, fold, options.shipped) for fold in FOLDS]
     with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(lambda fold: predict_unseen(options.work, workspace, fold), FOLDS))
-    evaluation = judge(options.work, workspace, options.beside)
+        list(pool.map(lambda *one: predict_unseen(options.work, workspace, *one), FOLDS, bundles))
+    methods = {
+        name: [options.work / "masks" / name / bundle.stem for bundle in bundles] for name in MASKS
+    }
+    for network in options.beside:
+        beside = run_folder(workspace, DATASET, network=network)
+        methods[network] = [beside / f"fold_{fold}" / "validation" for fold in FOLDS]
+    evaluation = judge(options.work, workspace, methods)
+    for name in methods:
+        print(f"\n{name}\n\n{_table(_figures(evaluation, name))}")
+    if options.shipped:
+        return
     bundle = export(options.work, run, evaluation)
     if options.ship:
         shipped_folder().mkdir(exist_ok=True)
         shutil.copyfile(bundle, shipped_folder() / bundle.name)
 
 
-def prepare(dataset: Path, work: Path, workspace: Workspace) -> None:
-    """Plan and preprocess a copy of the dataset."""
-    raw = workspace.raw / DATASET
+def prepare(dataset: Path, work: Path, workspace: Workspace, *, beside: Sequence[str]) -> None:
+    """Plan and preprocess a copy of the dataset, and split it as nnU-Net's trainer would."""
+    raw, preprocessed = workspace.raw / DATASET, workspace.preprocessed / DATASET
     if not raw.exists():
         shutil.copytree(dataset, raw)
-    if not (workspace.preprocessed / DATASET / "VeloxSegPlans.json").is_file():
+    if not (preprocessed / "VeloxSegPlans.json").is_file():
         veloxseg("plan", 4, root=work)
-    veloxseg("preprocess", 4, root=work)
+    for network in (VELOXSEG, *beside):
+        veloxseg("preprocess", 4, "--network", network, root=work)
+    if not (preprocessed / SPLITS_FILE).is_file():
+        cases = sorted(file.name.removesuffix(".nii.gz") for file in raw.glob("labelsTr/*.nii.gz"))
+        write_json(preprocessed / SPLITS_FILE, generate_crossval_split(cases))
 
 
 def train(work: Path, workspace: Workspace, network: str, fold: int) -> None:
@@ -95,37 +122,47 @@ def train(work: Path, workspace: Workspace, network: str, fold: int) -> None:
     veloxseg(*words, root=work)
 
 
-def predict_unseen(work: Path, workspace: Workspace, fold: int) -> None:
-    """Make a fold's bundle and predict the cases that it was not trained on."""
-    bundle = work / "folds" / f"fold_{fold}.zip"
-    if not bundle.exists():
-        run = run_folder(workspace, DATASET) / f"fold_{fold}"
+def make_bundle(work: Path, run: Path, fold: int, shipped: bool) -> Path:
+    """A fold's network as a bundle: as trained here, or out of the shipped model."""
+    bundle = work / "folds" / f"{'shipped' if shipped else 'trained'}_{fold}.zip"
+    if bundle.exists():
+        return bundle
+    if shipped:
+        write_network(NAME, fold, bundle)
+    else:
         words = ["--tta", "--fp16-weights", "--no-postprocessing"]
-        veloxseg("export", run, bundle, *words, root=work)
+        veloxseg("export", run / f"fold_{fold}", bundle, *words, root=work)
+    return bundle
+
+
+def predict_unseen(work: Path, workspace: Workspace, fold: int, bundle: Path) -> None:
+    """Predict the cases that a fold was not trained on, mirrored and not."""
     images = work / "folds" / f"images_{fold}"
     images.mkdir(exist_ok=True)
     for case in unseen_cases(workspace, fold):
         name = f"{case}_0000.nii.gz"
         if not (images / name).exists():
             (images / name).symlink_to((workspace.raw / DATASET / "imagesTr" / name).resolve())
-    for masks, option in (("mirrored", "--tta"), ("plain", "--no-tta")):
-        words = ["-m", bundle, "-i", images, "-o", work / "masks" / masks / f"fold_{fold}"]
+    for masks, option in MASKS.items():
+        words = ["-m", bundle, "-i", images, "-o", work / "masks" / masks / bundle.stem]
         veloxseg("predict", *words, option, "--resume", "--threads", 1)
 
 
-def judge(work: Path, workspace: Workspace, beside: Sequence[str]) -> dict[str, Any]:
-    """Evaluate all cases, each by the fold that has not seen it, and write a report."""
+def judge(
+    work: Path, workspace: Workspace, methods: Mapping[str, Sequence[Path]]
+) -> dict[str, Any]:
+    """Evaluate all cases, each by the fold that has not seen it, and write a report.
+
+    Args:
+        work: Where to.
+        workspace: Where the references are.
+        methods: Each one's folders of masks; the first one is compared with the others.
+    """
     raw, output = workspace.raw / DATASET, work / "evaluation.json"
-    methods = {
-        name: _gather(work, name, [work / "masks" / name / f"fold_{fold}" for fold in FOLDS])
-        for name in ("mirrored", "plain")
-    }
-    for network in beside:
-        run = run_folder(workspace, DATASET, network=network)
-        folds = [run / f"fold_{fold}" / "validation" for fold in FOLDS]
-        methods[network] = _gather(work, network, folds)
-    words = [methods.pop("mirrored"), raw / "labelsTr", "--name", "veloxseg", "-o", output]
-    for name, folder in methods.items():
+    gathered = {name: _gather(work, name, folders) for name, folders in methods.items()}
+    first = next(iter(gathered))
+    words = [gathered.pop(first), raw / "labelsTr", "--name", first, "-o", output]
+    for name, folder in gathered.items():
         words += ["--other", f"{name}={folder}"]
     veloxseg("evaluate", *words)
     title = "Hippocampus, cross-validation"
@@ -136,11 +173,11 @@ def judge(work: Path, workspace: Workspace, beside: Sequence[str]) -> dict[str, 
 
 def export(work: Path, run: Path, evaluation: dict[str, Any]) -> Path:
     """Make the bundle of all folds, with its card."""
-    bundle = work / "hippocampus.zip"
+    bundle = work / f"{NAME}.zip"
     about = [word for pair in ABOUT.items() for word in pair]
     options = ["--tta", "--fp16-weights", "--overwrite", *about]
     veloxseg("export", run, bundle, *options, root=work)
-    figures = _figures(evaluation)
+    figures = _figures(evaluation, VELOXSEG)
     cross_validation = {
         "by": "each case by the fold that has not seen it, by the runtime, mirrored",
         "num_cases": len(evaluation["metric_per_case"]),
@@ -183,10 +220,11 @@ def _gather(work: Path, name: str, folders: Sequence[Path]) -> Path:
     return target
 
 
-def _figures(evaluation: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Statistics of each label, and of the mean of both."""
+def _figures(evaluation: dict[str, Any], method: str) -> dict[str, dict[str, Any]]:
+    """A method's statistics of each label, and of the mean of both."""
     names = {**evaluation["label_names"], "foreground_mean": "mean"}
-    return {name.lower(): evaluation["statistics"][key] for key, name in names.items()}
+    statistics = evaluation["methods"][method]["statistics"]
+    return {name.lower(): statistics[key] for key, name in names.items()}
 
 
 def _rounded(metrics: dict[str, Any]) -> dict[str, float]:

@@ -176,7 +176,7 @@ def _train(output: Path, workspace: Workspace, settings: _Settings, console: Con
             seed=settings.seed,
         ),
         workspace=workspace,
-        console=Console(stderr=True, highlight=False),
+        console=Console(stderr=True, highlight=False, markup=False),
     )
 
 

@@ -73,7 +73,7 @@ def test_a_mask_lies_on_the_grid_of_its_image_to_the_bit(
 
 
 def test_volumes_are_those_of_the_written_masks(bundle: Path, folder: Path, tmp_path: Path) -> None:
-    done = predict(bundle, [folder], tmp_path / "masks")
+    done = predict(bundle, folder, tmp_path / "masks")
 
     assert len(done.masks) == 12
     volumes = json.loads(done.volumes[0].read_text())["volumes_ml"]

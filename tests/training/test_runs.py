@@ -100,6 +100,14 @@ def test_an_unfinished_fold_is_refused_with_how_to_finish_it(workspace: Workspac
         find_run("100/1", workspace=workspace)
 
 
+def test_an_unfinished_fold_of_another_network_is_finished_with_that_network(
+    workspace: Workspace,
+) -> None:
+    folder = _make_run(workspace, "T", finished=[], begun=["1"], plans="VeloxSegPlans_segresnet")
+    with pytest.raises(BundleError, match="train DATASET 1 --network segresnet --resume"):
+        find_run(folder / "fold_1")
+
+
 def test_what_is_no_run_is_refused(workspace: Workspace, tmp_path: Path) -> None:
     _make_run(workspace, "VeloxSegTrainer", finished=["0"])
     with pytest.raises(BundleError, match="no trained model"):

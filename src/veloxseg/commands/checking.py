@@ -53,11 +53,12 @@ def check(
 
 def _check(workspace: Workspace, name: str, *, num_workers: int) -> "CheckReport":
     from veloxseg.datasets.check import check_dataset
+    from veloxseg.datasets.splits import SPLITS_FILE
 
     with case_bar("Checking") as progress:
         return check_dataset(
             workspace.raw / name,
-            splits=workspace.preprocessed / name / "splits_final.json",
+            splits=workspace.preprocessed / name / SPLITS_FILE,
             num_workers=num_workers,
             progress=progress,
         )

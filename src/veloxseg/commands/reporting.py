@@ -40,7 +40,7 @@ def results_console() -> Console:
 
 def progress_console() -> Console:
     """Where progress and errors go."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False)
 
 
 def reported(*, resume_option: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -47,7 +47,7 @@ class Predictions:
 
 def predict(
     bundle: Path | str,
-    inputs: Sequence[Path] | Mapping[str, Path],
+    inputs: Path | Sequence[Path] | Mapping[str, Path],
     output: Path,
     *,
     without: Sequence[str] = (),
@@ -67,8 +67,9 @@ def predict(
 
     Args:
         bundle: The model's folder or zip, or its name in ``veloxseg models``.
-        inputs: One folder of cases in nnU-Net's naming, or the files of one case in the channels'
-            order or by the channels' names. Of optional channels files may lack.
+        inputs: A folder of cases in nnU-Net's naming or a case's only file; or the files of one
+            case in the channels' order or by the channels' names. Of optional channels files may
+            lack.
         output: Folder for the masks; for one case a file as well.
         without: Optional channels to pass over, to find out what they are worth.
         backend: The engine; None takes the one that is fastest here for this work.
@@ -99,6 +100,8 @@ def predict(
         raise VeloxSegError(f"--overlap is {overlap}. Expected a share from 0 to less than 1.")
     if threads is not None and threads < 1:
         raise VeloxSegError(f"--threads is {threads}. Expected 1 or more.")
+    if isinstance(inputs, Path):
+        inputs = [inputs]
     path = resolve_model(bundle)
     _refuse_run(path)
     opened = open_bundle(path)

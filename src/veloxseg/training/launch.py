@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from veloxseg.atomic import read_json
+from veloxseg.datasets.splits import SPLITS_FILE
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import VeloxSegError
 from veloxseg.installation import num_cores
@@ -58,7 +59,7 @@ def train(settings: TrainingSettings, *, workspace: Workspace, console: Console)
     name = workspace.dataset_name(settings.dataset)
     plans = network_plans(workspace, name, settings.network)
     cases = check_preprocessed(workspace, name, plans)
-    splits = workspace.preprocessed / name / "splits_final.json"
+    splits = workspace.preprocessed / name / SPLITS_FILE
     if left := check_fold(splits, settings.fold, cases):
         _say(console, f"{splits}: {len(left)} cases are in no part of fold {settings.fold}.")
     if settings.fold == "all" and (apart := set_apart(splits)):

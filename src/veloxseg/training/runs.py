@@ -67,6 +67,12 @@ def find_run(run: str | Path, *, workspace: Workspace | None = None) -> Run:
     return _finished(_newest(workspace.results / name, wanted), wanted)
 
 
+def resume_command(folder: Path, fold: int | str) -> str:
+    """The command that goes on with a fold of a run's folder, ``TRAINER__PLANS__CONFIGURATION``."""
+    _, _, network = folder.name.rpartition("__")[0].partition(f"__{PLANS_NAME}_")
+    return f"veloxseg train DATASET {fold}{f' --network {network}' if network else ''} --resume"
+
+
 def _newest(results: Path, fold: str | None) -> Path:
     """The run folder with the newest final checkpoint, or the newest of any where none has one.
 
@@ -103,7 +109,7 @@ def _finished(folder: Path, fold: str | None) -> Run:
         which = f"fold_{fold}" if fold is not None else "folds"
         raise BundleError(
             f"{folder}: no {FINAL} in {which} (there: {', '.join(begun) or 'no fold'}). "
-            "The training is unfinished. Finish it: veloxseg train DATASET "
-            f"{fold or (begun or ['0'])[0]} --resume"
+            "The training is unfinished. Finish it: "
+            f"{resume_command(folder, fold or (begun or ['0'])[0])}"
         )
     return Run(folder=folder, folds=tuple(int(n) if n.isdigit() else n for n in wanted))

@@ -20,6 +20,7 @@ from veloxseg.errors import ImageReadError, PlanError, VeloxSegError
 from veloxseg.network import DistillationModel, TrainingModel
 from veloxseg.planning.optional import absent_channels
 from veloxseg.planning.recipe import TrainingRecipe, recipe_of
+from veloxseg.training.allocator import keep_freed_memory
 from veloxseg.training.augmentation import AXIAL_ROTATION, rotated_extent, rotation_transforms
 from veloxseg.training.channel_dropout import drop_channels
 from veloxseg.training.curve import TrainingHistory, draw_training_curve
@@ -83,7 +84,9 @@ class VeloxSegTrainer(nnUNetTrainer):  # type: ignore[misc]
     def initialize(self) -> None:
         """Build the network as nnU-Net does; off a CPU its weights take PyTorch's usual layout."""
         super().initialize()
-        if self.device.type != "cpu":
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        else:
             self.network.to(memory_format=torch.contiguous_format)
 
     @staticmethod

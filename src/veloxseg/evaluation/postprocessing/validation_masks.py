@@ -6,7 +6,7 @@ from pathlib import Path
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import BundleError, DatasetError
 from veloxseg.evaluation.pairing import MaskPair, find_predictions, pair_masks
-from veloxseg.training.runs import Run
+from veloxseg.training.runs import Run, resume_command
 
 
 def find_validation_masks(
@@ -57,12 +57,12 @@ def _require_validation(run: Run, fold: int | str, ending: str) -> None:
     if not (folder / "summary.json").is_file():
         raise BundleError(
             f"{folder}: no summary.json, so that the validation is not finished. Finish it: "
-            f"veloxseg train DATASET {fold} --resume"
+            f"{resume_command(run.folder, fold)}"
         )
     if not any(folder.glob(f"*{ending}")):
         raise BundleError(
             f"{folder}: no masks (CASE{ending}), though the validation is finished. Copy them "
-            f"here, or validate again: veloxseg train DATASET {fold} --resume"
+            f"here, or validate again: {resume_command(run.folder, fold)}"
         )
 
 

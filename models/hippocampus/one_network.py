@@ -1,0 +1,46 @@
+"""One of the shipped model's networks as a bundle of its own."""
+
+import json
+from pathlib import Path
+
+from safetensors.numpy import load
+
+from veloxseg.bundle.format import NETWORK, PIPELINE, WEIGHTS, model_file
+from veloxseg.bundle.model_files import make_float32
+from veloxseg.bundle.reading import open_bundle
+from veloxseg.bundle.trained_model import TrainedModel
+from veloxseg.bundle.weights import split_folds
+from veloxseg.bundle.writing import write_bundle
+from veloxseg.models.finding import resolve_model
+from veloxseg.network.config import NetworkConfig
+
+
+def write_network(model: str, fold: int, target: Path) -> None:
+    """Write a bundle of the network that was trained on one fold.
+
+    Args:
+        model: A bundle of all folds that ``veloxseg models`` lists, its weights in float16.
+        fold: Which of them.
+        target: The bundle to make.
+
+    Raises:
+        BundleError: there is no such model, or its network does not compute what it should.
+    """
+    shipped = open_bundle(resolve_model(model))
+    one = TrainedModel(
+        config=NetworkConfig(**json.loads(shipped.read(NETWORK))),
+        folds=[split_folds(load(shipped.read(WEIGHTS)))[fold]],
+        pipeline=shipped.pipeline,
+        has_fp16_weights=True,
+    )
+    graph, verification = make_float32(one, [])
+    name = model_file("float32")
+    about = {
+        "name": f"{model}_fold_{fold}",
+        "source": f"Network {fold} of {model}. {shipped.manifest.source}",
+        "multiply_adds": one.multiply_adds,
+        "evaluation": {},
+        "verification": {name: verification},
+    }
+    files = {part: shipped.read(part) for part in (PIPELINE, NETWORK)}
+    write_bundle(target, {**files, name: graph}, shipped.manifest.model_copy(update=about))
