@@ -11,10 +11,11 @@ from veloxseg.training.allocator import keep_freed_memory
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
-torch.ones(64 * 2**20)
+for _ in range(20):
+    torch.ones(16 * 2**20)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5):
-    torch.ones(64 * 2**20)
+for _ in range(20):
+    torch.ones(16 * 2**20)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
