@@ -24,7 +24,8 @@ from veloxseg.commands.whole import demo, info, run
 
 app = typer.Typer(
     name="veloxseg",
-    help="Light 3D medical segmentation with nnU-Net's conventions. Start with: veloxseg demo",
+    help="Light 3D medical segmentation with nnU-Net's conventions. Start with: "
+    "veloxseg demo hippocampus",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )

@@ -10,7 +10,7 @@ def test_floats_next_to_integers_are_those_integers():
     assert integer_labels(stored, where="x").tolist() == [0, 1, 3, 1, 0]
 
 
-@pytest.mark.parametrize("value", [0.5, 1.002, np.nan, np.inf])
+@pytest.mark.parametrize("value", [0.5, 1.002, 1e30, np.nan, np.inf])
 def test_other_values_are_refused_and_counted(value):
     with pytest.raises(DatasetError, match="Case a: 2 voxels"):
         integer_labels(np.array([0.0, value, value]), where="Case a")

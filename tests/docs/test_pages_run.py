@@ -15,7 +15,6 @@ from documentation import DOCS, TUTORIALS, Block, as_script, blocks_of, read_blo
 from parity.test_golden import renamed
 from veloxseg.bundle.format import Normalisation
 from veloxseg.datasets.phantoms import phantom
-from veloxseg.models.finding import shipped_folder
 from veloxseg.network import DistillationModel, VeloxSeg
 from veloxseg.network.published import published_config
 from veloxseg.volumes.reading import write_volume
@@ -31,8 +30,6 @@ def test_the_nnunet_tutorial_runs_from_its_first_block_to_its_last(tmp_path: Pat
 
 @pytest.mark.slow
 def test_the_deployers_tutorial_runs_with_the_model_that_is_shipped(tmp_path: Path) -> None:
-    if not (shipped_folder() / "hippocampus.veloxseg").is_dir():
-        pytest.skip("no model called hippocampus is shipped")
     run([block for block in tutorial("deployer") if block.mark != "not run"], tmp_path)
 
 

@@ -69,7 +69,10 @@ def test_run_again_does_nothing_again(trained: Path, root: Path, command: Comman
     assert len(before) > 5
     assert times() == before
     assert "check, plan: done before" in done.stderr
-    assert "train: done before" in done.stderr
+    assert "train: done before\n" in done.stderr
+    longer = command("veloxseg", "run", "100", "--minutes", "5").stderr
+    assert times() == before
+    assert "done before, with 0.1 minutes. To train it anew: veloxseg train 100 0" in longer
 
 
 def test_run_exports_a_bundle_that_predicts_and_is_evaluated(

@@ -302,6 +302,24 @@ def test_values_that_are_not_finite_are_refused(bundle: Path, value: float) -> N
         veloxseg.load(bundle).predict([image(), volume])
 
 
+def test_a_case_that_cannot_be_read_does_not_keep_the_others_waiting(
+    bundle: Path, folder: Path, tmp_path: Path
+) -> None:
+    spoilt = folder / "case_03_0001.nii.gz"
+    whole = spoilt.read_bytes()
+    spoilt.write_bytes(whole[:-200])
+    with pytest.raises(
+        DatasetError, match=r"(?s)11 of 12 masks written.*case_03.*cut short"
+    ) as told:
+        predict(bundle, folder, tmp_path / "masks")
+    assert "--resume" in str(told.value)
+    assert len(list((tmp_path / "masks").glob("*.nii.gz"))) == 11
+    spoilt.write_bytes(whole)
+    done = predict(bundle, folder, tmp_path / "masks", resume=True)
+    assert done.skipped == 11
+    assert len(done.masks) == len(list((tmp_path / "masks").glob("*.nii.gz"))) == 12
+
+
 def _truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
 

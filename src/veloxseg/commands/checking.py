@@ -97,7 +97,6 @@ def _print_report(report: "CheckReport") -> None:
     if report.subsets:
         counts = ", ".join(f"{number} with {names}" for names, number in report.subsets.items())
         console.print(f"Channels: {counts}")
-    console.print(
-        f"{report.folder}: {report.num_cases} cases, {len(report.errors)} errors, "
-        f"{len(report.warnings)} warnings"
-    )
+    found = {"case": report.num_cases, "error": len(report.errors), "warning": len(report.warnings)}
+    counted = (f"{number} {what}{'' if number == 1 else 's'}" for what, number in found.items())
+    console.print(f"{report.folder}: {', '.join(counted)}")

@@ -54,7 +54,7 @@ _Network = Annotated[
     str,
     typer.Option(
         help=f"One of {', '.join(NETWORKS)}. The last is nnU-Net's own plan; all others differ "
-        "from the dataset's plan in the network alone."
+        "from the dataset's plan in the network, and some in the learning rate."
     ),
 ]
 _Device = Annotated[DeviceName, typer.Option(help="Where to compute; auto takes a GPU if any.")]

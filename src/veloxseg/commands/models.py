@@ -132,7 +132,9 @@ def _table(models: list["KnownModel"]) -> "Table":
 def _dice(found: "ReportedDice | None") -> str:
     if found is None:
         return ""
-    return f"{found.mean:.3f}" + (f"\n{found.num_cases} cases" if found.num_cases else "")
+    if not found.num_cases:
+        return f"{found.mean:.3f}"
+    return f"{found.mean:.3f}\n{found.num_cases} case{'' if found.num_cases == 1 else 's'}"
 
 
 @contextmanager

@@ -11,6 +11,10 @@ INTEGER_TOLERANCE = 1e-3
 """How far a label stored as float may be from an integer: 0.99999997 is 1, 0.5 is none."""
 
 
+LARGEST = 2.0**53
+"""Of floats from here on, not every integer is one."""
+
+
 def integer_labels(data: npt.NDArray[Any], *, where: str) -> npt.NDArray[np.int64]:
     """Labels as integers.
 
@@ -22,14 +26,15 @@ def integer_labels(data: npt.NDArray[Any], *, where: str) -> npt.NDArray[np.int6
         (Z, Y, X) the same values as int64.
 
     Raises:
-        DatasetError: a value is not within ``INTEGER_TOLERANCE`` of an integer, or not finite.
+        DatasetError: a value is not within ``INTEGER_TOLERANCE`` of an integer, too large to be
+            one, or not finite.
     """
     if data.dtype.kind in "iub":
         return data.astype(np.int64)
     rounded = np.rint(data)
     # Not "greater than": NaN and infinity must fail as well.
     with np.errstate(invalid="ignore"):
-        fractional = ~(np.abs(data - rounded) <= INTEGER_TOLERANCE)
+        fractional = ~((np.abs(data - rounded) <= INTEGER_TOLERANCE) & (np.abs(data) < LARGEST))
     if fractional.any():
         raise DatasetError(
             f"{where}: {int(fractional.sum())} voxels hold values such as "

@@ -9,7 +9,14 @@ import numpy as np
 
 from veloxseg.bundle.format import MANIFEST, Pipeline, Precision
 from veloxseg.bundle.reading import open_bundle
-from veloxseg.errors import BundleError, VeloxSegError
+from veloxseg.datasets.problems import Problem, raise_problems
+from veloxseg.errors import (
+    BundleError,
+    DatasetError,
+    GeometryError,
+    ImageReadError,
+    VeloxSegError,
+)
 from veloxseg.installation import num_cores
 from veloxseg.models.finding import resolve_model
 from veloxseg.runtime.backends.backend import BackendName
@@ -92,7 +99,7 @@ def predict(
     Raises:
         BundleError: there is no such bundle, or it is not what its manifest says.
         DatasetError: channels are missing or unknown, unreadable, on different grids or not
-            finite.
+            finite. What only a case's voxels tell is raised after all other cases are written.
         VeloxSegError: an option is out of range, or more memory would be needed than allowed.
         OSError: the output cannot be written.
     """
@@ -131,7 +138,7 @@ def predict(
                 table.add(case.name, _volumes_of_file(case.output, pipeline))
         else:
             waiting.append(case)
-    choice = None
+    choice, problems = None, []
     if waiting:
         grids = [read_grid(case.files[0]) for case in waiting]
         num_tiles = [_num_tiles(grid, pipeline) for grid in grids]
@@ -157,14 +164,20 @@ def predict(
                 if progress is not None:
                     progress(number + (tiles / total if total else 1.0) * 0.999, len(cases))
 
-            found = model.predict(
-                case.images,
-                overlap=overlap,
-                mirroring=mirroring,
-                probabilities=probabilities,
-                postprocessing=postprocessing,
-                on_tiles=report,
-            )
+            try:
+                found = model.predict(
+                    case.images,
+                    overlap=overlap,
+                    mirroring=mirroring,
+                    probabilities=probabilities,
+                    postprocessing=postprocessing,
+                    on_tiles=report,
+                )
+            except (DatasetError, GeometryError, ImageReadError) as error:
+                if len(cases) == 1:
+                    raise
+                problems.append(_problem(case, error))  # the other cases need not wait for it
+                continue
             if probabilities:  # before the mask, which says that a case is finished
                 found.save_probabilities(_probabilities_path(case.output))
             table.add(case.name, found.volumes_ml)
@@ -173,12 +186,20 @@ def predict(
             if progress is not None:
                 progress(number + 1, len(cases))
     volumes = table.write()
+    raise_problems(
+        f"{output}: {len(cases) - len(problems)} of {len(cases)} masks written", problems
+    )
     return Predictions(
         masks=tuple(case.output for case in cases),
         volumes=volumes,
         skipped=len(cases) - len(waiting),
         choice=choice,
     )
+
+
+def _problem(case: PredictionCase, error: VeloxSegError) -> Problem:
+    message = f"Case {case.name}: {error} Then go on with --resume."
+    return Problem(case=case.name, severity="error", kind="unreadable", message=message)
 
 
 def _refuse_run(path: Path) -> None:

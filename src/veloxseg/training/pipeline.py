@@ -1,10 +1,11 @@
 """All stages from a raw dataset to a validated fold, going on where an earlier call stopped."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from rich.console import Console
 
@@ -12,10 +13,10 @@ from veloxseg.datasets.cases import find_cases
 from veloxseg.datasets.description import read_description
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.planning.files import plans_file
-from veloxseg.planning.peer_plans import network_plans
+from veloxseg.planning.peer_plans import VELOXSEG, network_plans
 from veloxseg.planning.plan import plan, preprocess
 from veloxseg.training.launch import fold_folder, train
-from veloxseg.training.record import check_same_plan
+from veloxseg.training.record import check_same_plan, read_record
 from veloxseg.training.runs import FINAL
 from veloxseg.training.settings import TrainingSettings
 
@@ -73,10 +74,21 @@ def finish_training(settings: TrainingSettings, *, workspace: Workspace, console
     folder = fold_folder(workspace, name, settings.fold, network=settings.network)
     check_same_plan(folder.parent, network_plans(workspace, name, settings.network))
     if (folder / FINAL).is_file() and (folder / "validation" / "summary.json").is_file():
-        console.print("train: done before")
+        console.print(f"train: done before{_other_budget(settings, read_record(folder))}")
         return folder
     begun = any(folder.glob("checkpoint_*.pth"))
     return train(replace(settings, resume=begun), workspace=workspace, console=console)
+
+
+def _other_budget(settings: TrainingSettings, record: Mapping[str, Any]) -> str:
+    """That a budget is given to a training that is done, and was another's."""
+    asked, had = settings.minutes, record.get("minutes")
+    if asked is None or asked == had:
+        return ""
+    network = "" if settings.network == VELOXSEG else f" --network {settings.network}"
+    command = f"veloxseg train {settings.dataset} {settings.fold}{network} --minutes {asked:g}"
+    budget = "no budget" if had is None else f"{had:g} minutes"
+    return f", with {budget}. To train it anew: {command} --overwrite"
 
 
 def is_planned(workspace: Workspace, name: str) -> bool:

@@ -15,6 +15,7 @@ from veloxseg.planning.files import (
     read_mark,
 )
 from veloxseg.training.record import check_same_plan
+from veloxseg.training.runs import FINAL
 
 _NUM_FOLDS = 5
 
@@ -116,9 +117,11 @@ def check_unspoilt(
     check_same_plan(folder.parent, plans)
     checkpoints = sorted(folder.glob("checkpoint_*.pth"))
     if checkpoints and not resume and not overwrite:
+        finished = (folder / FINAL).is_file()
         raise VeloxSegError(
-            f"{folder}: trained already ({checkpoints[-1].name}). Go on with --resume, or train it "
-            "anew with --overwrite."
+            f"{folder}: trained already ({FINAL if finished else checkpoints[-1].name}). "
+            f"{'Validate it again' if finished else 'Go on'} with --resume, or train it anew with "
+            "--overwrite."
         )
     if resume and not checkpoints:
         raise VeloxSegError(f"{folder}: no checkpoint to resume from. Train without --resume.")
