@@ -45,5 +45,5 @@ def test_the_shipped_model_is_the_mean_of_its_networks(
 
 
 def test_a_model_that_is_not_there_is_refused(one_network: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="no model of that name|no bundle"):
+    with pytest.raises(BundleError, match=r"no model of that name|no bundle"):
         one_network.write_network("hippocampi", 0, tmp_path / "fold.zip")
