@@ -154,8 +154,9 @@ def require_same_training(folder: Path, settings: Any) -> None:
         VeloxSegError: something else began it.
     """
     from veloxseg.training.record import read_record
+    from veloxseg.training.runs import has_begun
 
-    if not any(folder.glob("checkpoint_*.pth")):
+    if not has_begun(folder):
         return
     record = read_record(folder)
     for name in ("network", "minutes", "cpu_minutes", "epochs", "learning_rate", "seed"):

@@ -112,14 +112,10 @@ def train(work: Path, workspace: Workspace, network: str, fold: int) -> None:
     folder = run_folder(workspace, DATASET, network=network) / f"fold_{fold}"
     if (folder / "validation" / "summary.json").is_file():
         return
-    words = ["train", 4, fold, "--network", network, "--device", "cpu"]
-    if any(folder.glob("checkpoint_*.pth")):
-        words.append("--resume")
-    else:
-        words += ["--cpu-minutes", CPU_MINUTES]
-        if network == VELOXSEG:
-            words += ["--learning-rate", LEARNING_RATE]
-    veloxseg(*words, root=work)
+    words = ["--network", network, "--device", "cpu", "--cpu-minutes", CPU_MINUTES, "--resume"]
+    if network == VELOXSEG:
+        words += ["--learning-rate", LEARNING_RATE]
+    veloxseg("train", 4, fold, *words, root=work)
 
 
 def make_bundle(work: Path, run: Path, fold: int, shipped: bool) -> Path:

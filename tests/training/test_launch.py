@@ -169,6 +169,13 @@ def test_a_training_records_its_steps_time_and_memory(workspace, steps):
     assert read_record(folder) == record
 
 
+def test_a_training_that_has_no_checkpoint_begins_when_it_is_to_go_on(workspace, steps):
+    said = io.StringIO()
+    folder = train(small(resume=True), workspace=workspace, console=Console(file=said))
+    assert "no checkpoint yet" in said.getvalue()
+    assert read_record(folder)["steps"] == 4
+
+
 def test_an_interrupted_training_counts_on_from_the_steps_that_its_checkpoint_has(workspace, steps):
     steps[4] = KeyboardInterrupt()  # in the second epoch, which then begins again
     with pytest.raises(KeyboardInterrupt):

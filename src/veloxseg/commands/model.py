@@ -170,7 +170,7 @@ def train(
         typer.Option(help="Peak of the schedule.", show_default="the plan's"),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint, as begun.")
+        bool, typer.Option("--resume", help="Go on from the checkpoint, if there is one, as begun.")
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Train anew what has been trained.")

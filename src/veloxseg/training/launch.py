@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from veloxseg.training.readiness import (
     set_apart,
 )
 from veloxseg.training.record import add_to_record, read_record, write_record
-from veloxseg.training.runs import FINAL
+from veloxseg.training.runs import FINAL, has_begun
 from veloxseg.training.schedule import Budget
 from veloxseg.training.seeding import process_seed, set_seed
 from veloxseg.training.settings import TrainingSettings, as_recorded, refuse_gpus
@@ -66,6 +66,9 @@ def train(settings: TrainingSettings, *, workspace: Workspace, console: Console)
         _say(console, f"{splits}: {len(apart)} cases set apart for testing are trained on too.")
     folder = fold_folder(workspace, name, settings.fold, network=settings.network)
     check_unspoilt(folder, plans, resume=settings.resume, overwrite=settings.overwrite)
+    if settings.resume and not has_begun(folder):
+        _say(console, f"{folder}: no checkpoint yet, so the training begins.")
+        settings = replace(settings, resume=False)
     if settings.resume:
         settings = as_recorded(settings, read_record(folder))
     _check_gpus(settings, plans)

@@ -17,7 +17,7 @@ from veloxseg.planning.peer_plans import VELOXSEG, network_plans
 from veloxseg.planning.plan import plan, preprocess
 from veloxseg.training.launch import fold_folder, train
 from veloxseg.training.record import check_same_plan, read_record
-from veloxseg.training.runs import FINAL
+from veloxseg.training.runs import FINAL, has_begun
 from veloxseg.training.settings import TrainingSettings
 
 
@@ -76,8 +76,8 @@ def finish_training(settings: TrainingSettings, *, workspace: Workspace, console
     if (folder / FINAL).is_file() and (folder / "validation" / "summary.json").is_file():
         console.print(f"train: done before{_other_budget(settings, read_record(folder))}")
         return folder
-    begun = any(folder.glob("checkpoint_*.pth"))
-    return train(replace(settings, resume=begun), workspace=workspace, console=console)
+    resume = has_begun(folder)
+    return train(replace(settings, resume=resume), workspace=workspace, console=console)
 
 
 def _other_budget(settings: TrainingSettings, record: Mapping[str, Any]) -> str:

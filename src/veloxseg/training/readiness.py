@@ -109,8 +109,7 @@ def check_unspoilt(
 
     Raises:
         PlanError: the run was trained by another plan.
-        VeloxSegError: the fold is trained already and neither option is given, or both are, or
-            there is nothing to resume.
+        VeloxSegError: the fold is trained already and neither option is given, or both are.
     """
     if resume and overwrite:
         raise VeloxSegError("--resume goes on, --overwrite starts anew: give one of them.")
@@ -123,5 +122,3 @@ def check_unspoilt(
             f"{'Validate it again' if finished else 'Go on'} with --resume, or train it anew with "
             "--overwrite."
         )
-    if resume and not checkpoints:
-        raise VeloxSegError(f"{folder}: no checkpoint to resume from. Train without --resume.")

@@ -13,6 +13,11 @@ from veloxseg.planning.files import PLANS_NAME
 FINAL = "checkpoint_final.pth"
 
 
+def has_begun(folder: Path) -> bool:
+    """Whether a fold's folder has a checkpoint to go on from."""
+    return any(folder.glob("checkpoint_*.pth"))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """A trained model as nnU-Net stores it.

@@ -25,7 +25,8 @@ class TrainingSettings:
             On a CPU, without workers.
         epochs: Epochs of the plan's steps, when there is no budget; None is the plan's number.
         learning_rate: Peak of the schedule; None is the plan's.
-        resume: Go on from the fold's last checkpoint. What is None is as the run recorded it.
+        resume: Go on from the fold's last checkpoint, if there is one. What is None is then as the
+            run recorded it.
         overwrite: Train anew where the fold has been trained.
         device: Where to train; "auto" takes a GPU if there is one.
         num_gpus: Processes of distributed training, one a GPU.
