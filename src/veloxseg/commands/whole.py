@@ -98,14 +98,14 @@ def demo(
     if name is DemoName.HIPPOCAMPUS:
         _refuse("demo hippocampus", minutes=minutes, seed=seed)
         require_packages("nilearn", "matplotlib", install=INSTALL_DEMO)
-        from veloxseg.demo_hippocampus import run_hippocampus_demo
+        from veloxseg.demos.hippocampus import run_hippocampus_demo
 
         output = output or Path("demo_hippocampus")
         run_hippocampus_demo(output, model=model, console=results_console())
         return
     _refuse("demo", model=model)
     require_training()
-    from veloxseg.demo import run_demo
+    from veloxseg.demos.phantoms import run_demo
 
     output = output or Path("demo_output")
     run_demo(output, minutes=minutes, seed=seed or 0, console=results_console())

@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from veloxseg.atomic import write_json
-from veloxseg.demo_hippocampus_crops import SIDES, box_slices, cut_crop, unmirror
-from veloxseg.demo_hippocampus_picture import draw_parts
+from veloxseg.demos.hippocampus_crops import SIDES, box_slices, cut_crop, unmirror
+from veloxseg.demos.hippocampus_picture import draw_parts
 from veloxseg.errors import BundleError, VeloxSegError
 from veloxseg.installation import INSTALL_DEMO
 from veloxseg.models.finding import find_model

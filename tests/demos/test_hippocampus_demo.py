@@ -17,15 +17,15 @@ import veloxseg
 from bundles import small_network, write_small_bundle
 from veloxseg.bundle.format import Normalisation
 from veloxseg.cli import app
-from veloxseg.demo_hippocampus import (
+from veloxseg.demos.hippocampus import (
     MODEL,
     HippocampusDemo,
     find_template,
     run_hippocampus_demo,
     segment_hippocampi,
 )
-from veloxseg.demo_hippocampus_crops import SIDES, box_slices, cut_crop
-from veloxseg.demo_hippocampus_picture import draw_parts
+from veloxseg.demos.hippocampus_crops import SIDES, box_slices, cut_crop
+from veloxseg.demos.hippocampus_picture import draw_parts
 from veloxseg.errors import BundleError, GeometryError, VeloxSegError
 from veloxseg.models.finding import known_models
 from veloxseg.models.installing import install_model
@@ -229,7 +229,7 @@ def test_an_empty_mask_is_told_and_nothing_is_drawn(tmp_path: Path) -> None:
 
 
 def test_without_nilearn_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("installation", "demo_hippocampus"):
+    for module in ("installation", "demos.hippocampus"):
         monkeypatch.setattr(f"veloxseg.{module}.find_spec", lambda _: None)
     result = CliRunner().invoke(app, ["demo", "hippocampus"], env={"COLUMNS": "200"})
     assert result.exit_code == 2
@@ -244,7 +244,7 @@ def test_a_nilearn_without_the_template_is_told(
     class Spec:
         submodule_search_locations = (str(tmp_path),)
 
-    monkeypatch.setattr("veloxseg.demo_hippocampus.find_spec", lambda _: Spec)
+    monkeypatch.setattr("veloxseg.demos.hippocampus.find_spec", lambda _: Spec)
     with pytest.raises(VeloxSegError, match=r"missing.*--upgrade"):
         find_template()
 

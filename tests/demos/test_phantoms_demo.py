@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from veloxseg.demo import run_demo
+from veloxseg.demos.phantoms import run_demo
 from veloxseg.errors import VeloxSegError
 
 
@@ -18,7 +18,7 @@ def _stop_at_the_first_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: Any, **__: Any) -> None:
         raise _ReachedError
 
-    monkeypatch.setattr("veloxseg.demo.generate_phantoms", stop)
+    monkeypatch.setattr("veloxseg.demos.phantoms.generate_phantoms", stop)
 
 
 def _begin(output: Path, **settings: Any) -> None:
