@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from veloxseg.atomic import read_json, write_json
-from veloxseg.datasets.splits import SPLITS_FILE
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import VeloxSegError
 from veloxseg.installation import extension_folder
@@ -168,7 +167,7 @@ def require_same_training(folder: Path, settings: Any) -> None:
 
 
 def judge(options: argparse.Namespace, workspace: Workspace, name: str, network: str) -> Any:
-    """Whole validation cases, by VeloxSeg's evaluation."""
+    """Whole validation cases, by VeloxSeg's evaluation: its means, and every case."""
     from veloxseg.evaluation.summary import evaluate_folder
     from veloxseg.training.launch import fold_folder
 
@@ -180,7 +179,18 @@ def judge(options: argparse.Namespace, workspace: Workspace, name: str, network:
         name=network,
         output=summary,
     )
-    return read_json(summary)
+    found = read_json(summary)
+    return {
+        "statistics": {"foreground_mean": _judged(found["statistics"]["foreground_mean"])},
+        "cases": {
+            case["case"]: {label: _judged(values) for label, values in case["metrics"].items()}
+            for case in found["metric_per_case"]
+        },
+    }
+
+
+def _judged(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name: metrics[name] for name in ("Dice", "HD95_mm", "NSD")}
 
 
 def measure(options: argparse.Namespace, workspace: Workspace, name: str, network: str) -> Any:
@@ -191,6 +201,7 @@ def measure(options: argparse.Namespace, workspace: Workspace, name: str, networ
     from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
     from torch.utils.flop_counter import FlopCounterMode
 
+    from veloxseg.datasets.splits import SPLITS_FILE
     from veloxseg.peak_memory import peak_memory_mb
     from veloxseg.planning.files import CONFIGURATION
     from veloxseg.planning.peer_plans import network_plans

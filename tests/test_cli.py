@@ -90,7 +90,7 @@ def test_check_lists_errors_and_exits_with_2(dataset: Path, root: Path) -> None:
     (dataset / "labelsTr" / "case_1.nii.gz").unlink()
     output = _run("check", "100", "--root", root, code=2)
     assert "case_1" in output
-    assert "1 errors" in output
+    assert "1 error," in output
 
 
 def test_folders_may_be_named_by_nnunets_variables(

@@ -195,7 +195,7 @@ def test_networks_are_trained_judged_and_measured_and_a_stopped_training_goes_on
     assert row.startswith("| veloxseg_s |")
     assert f"| {trained['learning_rate']:g} | {trained['steps']} |" in row
     assert read_json(results / "veloxseg_s.measure.json")["cases"] == 1
-    assert len(read_json(results / "veloxseg_s.judge.json")["metric_per_case"]) == 1
+    assert len(read_json(results / "veloxseg_s.judge.json")["cases"]) == 1
 
     before = {file: file.stat().st_mtime_ns for file in results.iterdir()}
     again = subprocess.run(words, capture_output=True, text=True, check=True)

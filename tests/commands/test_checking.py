@@ -35,13 +35,13 @@ def test_errors_end_with_2_and_are_written_before(dataset, tmp_path):
     report = tmp_path / "report.json"
     output = run("check", "100", "--root", tmp_path, "-o", report, code=2)
     assert "tumour_001" in output
-    assert "1 errors" in output
+    assert "1 error," in output
     assert json.loads(report.read_text())["problems"][0]["kind"] == "label_unknown_value"
 
 
 def test_warnings_alone_end_with_success(dataset, tmp_path):
     put(dataset / "labelsTr/tumour_001.nii.gz", mask() * 0)
-    assert "0 errors, 1 warnings" in run("check", "100", "--root", tmp_path)
+    assert run("check", "100", "--root", tmp_path).endswith("0 errors, 1 warning")
 
 
 def test_splits_of_the_preprocessed_folder_are_checked(dataset, tmp_path):

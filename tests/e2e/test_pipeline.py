@@ -72,7 +72,8 @@ def test_run_again_does_nothing_again(trained: Path, root: Path, command: Comman
     assert "train: done before\n" in done.stderr
     longer = command("veloxseg", "run", "100", "--minutes", "5").stderr
     assert times() == before
-    assert "done before, with 0.1 minutes. To train it anew: veloxseg train 100 0" in longer
+    assert "done before, with 0.1 minutes" in longer
+    assert "veloxseg train Dataset100_Tiny 0 --minutes 5 --overwrite" in longer
 
 
 def test_run_exports_a_bundle_that_predicts_and_is_evaluated(
