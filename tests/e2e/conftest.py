@@ -72,7 +72,7 @@ def trained(patients: Path, root: Path, command: Command) -> Path:
         "--channel", "CT={case}/CT.nii.gz", "--channel", "PET={case}/PET.nii.gz",
         "--label", "{case}/lesions.nii.gz", "--reference", "CT", "--labels", "lesion=1",
     )  # fmt: skip
-    command("veloxseg", "run", "100", "--minutes", "0.1")
+    command("veloxseg", "run", "100", "--minutes", "0.4")
     return root.joinpath(
         "nnUNet_results", "Dataset100_Tiny", "VeloxSegTrainer__VeloxSegPlans__3d_fullres", "fold_0"
     )

@@ -54,7 +54,7 @@ def test_run_leaves_checkpoint_curve_record_and_figures_of_whole_cases(trained: 
     assert (trained / "progress.png").read_bytes().startswith(b"\x89PNG")
     assert len(summary["metric_per_case"]) == 1
     assert record["seed"] == 0
-    assert record["minutes"] == 0.1
+    assert record["minutes"] == 0.4
     assert record["versions"]["nnunetv2"].startswith("2.")
     assert len(record["plan_sha256"]) == 64
 
@@ -65,14 +65,14 @@ def test_run_again_does_nothing_again(trained: Path, root: Path, command: Comman
         return {file: file.stat().st_mtime for file in files}
 
     before = times()
-    done = command("veloxseg", "run", "100", "--minutes", "0.1")
+    done = command("veloxseg", "run", "100", "--minutes", "0.4")
     assert len(before) > 5
     assert times() == before
     assert "check, plan: done before" in done.stderr
     assert "train: done before\n" in done.stderr
     longer = command("veloxseg", "run", "100", "--minutes", "5").stderr
     assert times() == before
-    assert "done before, with 0.1 minutes" in longer
+    assert "done before, with 0.4 minutes" in longer
     assert "veloxseg train Dataset100_Tiny 0 --minutes 5 --overwrite" in longer
 
 
