@@ -19,6 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from veloxseg.atomic import read_json
+from veloxseg.peak_memory import peak_memory_mb
+from veloxseg.planning.files import CONFIGURATION
+from veloxseg.planning.peer_plans import VELOXSEG, network_plans_name
 
 WAYS = ("left", "kept")
 
@@ -29,7 +32,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("dataset", type=Path)
-    parser.add_argument("--network", default="")
+    parser.add_argument("--network", default=VELOXSEG)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
@@ -64,10 +67,9 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     torch.set_num_threads(1)
     if options.way == "kept" and not keep_freed_memory():
         sys.exit("No glibc here: nothing to measure.")
-    suffix = f"_{options.network}" if options.network else ""
-    plans = read_json(options.dataset / f"VeloxSegPlans{suffix}.json")
+    plans = read_json(options.dataset / f"{network_plans_name(options.network)}.json")
     description = read_json(options.dataset / "dataset.json")
-    configuration = plans["configurations"]["3d_fullres"]
+    configuration = plans["configurations"][CONFIGURATION]
     architecture = configuration["architecture"]
     channels, classes = len(description["channel_names"]), len(description["labels"])
     network = get_network_from_plans(
@@ -97,7 +99,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
         "cpu_seconds": (after.ru_utime - before.ru_utime + system) / options.steps,
         "system_seconds": system / options.steps,
         "page_faults": (after.ru_minflt - before.ru_minflt) / options.steps,
-        "peak_mb": after.ru_maxrss / 1024,
+        "peak_mb": peak_memory_mb(),
     }
 
 

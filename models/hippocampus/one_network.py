@@ -1,18 +1,14 @@
 """One of the shipped model's networks as a bundle of its own."""
 
-import json
 from pathlib import Path
 
-from safetensors.numpy import load
-
-from veloxseg.bundle.format import NETWORK, PIPELINE, WEIGHTS, model_file
+from veloxseg.bundle.format import NETWORK, PIPELINE, model_file
 from veloxseg.bundle.model_files import make_float32
+from veloxseg.bundle.networks import read_networks
 from veloxseg.bundle.reading import open_bundle
 from veloxseg.bundle.trained_model import TrainedModel
-from veloxseg.bundle.weights import split_folds
 from veloxseg.bundle.writing import write_bundle
 from veloxseg.models.finding import resolve_model
-from veloxseg.network.config import NetworkConfig
 
 
 def write_network(model: str, fold: int, target: Path) -> None:
@@ -27,9 +23,10 @@ def write_network(model: str, fold: int, target: Path) -> None:
         BundleError: there is no such model, or its network does not compute what it should.
     """
     shipped = open_bundle(resolve_model(model))
+    config, folds = read_networks(shipped)
     one = TrainedModel(
-        config=NetworkConfig(**json.loads(shipped.read(NETWORK))),
-        folds=[split_folds(load(shipped.read(WEIGHTS)))[fold]],
+        config=config,
+        folds=[folds[fold]],
         pipeline=shipped.pipeline,
         has_fp16_weights=True,
     )

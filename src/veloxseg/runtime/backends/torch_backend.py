@@ -1,15 +1,10 @@
 """PyTorch, where it is installed: on the GPUs that the other engines' packages do not reach."""
 
-import json
-
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import load
 
-from veloxseg.bundle.format import NETWORK, WEIGHTS
+from veloxseg.bundle.networks import read_networks
 from veloxseg.bundle.reading import Bundle
-from veloxseg.bundle.weights import split_folds
-from veloxseg.network.config import NetworkConfig
 from veloxseg.network.inference import ArrayNetwork
 
 
@@ -25,8 +20,7 @@ class TorchBackend:
     relative = False
 
     def __init__(self, bundle: Bundle, *, threads: int, device: str = "auto") -> None:
-        config = NetworkConfig(**json.loads(bundle.read(NETWORK)))
-        folds = split_folds(load(bundle.read(WEIGHTS)))
+        config, folds = read_networks(bundle)
         self._network = ArrayNetwork(config, folds, threads=threads, device=device)
         self.device = str(self._network.device)
 
