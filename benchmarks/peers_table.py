@@ -5,11 +5,12 @@
 
 ROOT holds a planned and preprocessed dataset. Each network is trained on one thread, augmentation
 included, for ``--cpu-minutes`` of the process's own CPU time, so that other work on the machine
-takes no steps from it, or with ``--minutes`` for as many on the wall. Whole validation cases are
-judged on their own grid, mirrored as nnU-Net's validation does it. Seconds of a case are CPU time
-of the sliding window in PyTorch, without mirroring, on one thread. Every stage is its own process;
-what has a result is passed over, a training that was stopped goes on, and where a stage fails, the
-other networks still have their turn.
+takes no steps from it, or with ``--minutes`` for as many on the wall. The rate of a large matrix
+product before and after tells whether the machine was equally fast for all. Whole validation cases
+are judged on their own grid, mirrored as nnU-Net's validation does it. Seconds of a case are CPU
+time of the sliding window in PyTorch, without mirroring, on one thread. Every stage is its own
+process; what has a result is passed over, a training that was stopped goes on, and where a stage
+fails, the other networks still have their turn.
 """
 
 import argparse
@@ -107,6 +108,7 @@ def train(options: argparse.Namespace, workspace: Workspace, name: str, network:
     """One training within the budget and its validation; its steps, time and peak of memory."""
     from rich.console import Console
 
+    from training_step import matrix_product_gflops
     from veloxseg.planning.files import CONFIGURATION
     from veloxseg.planning.peer_plans import network_plans
     from veloxseg.planning.plan import preprocess
@@ -130,6 +132,7 @@ def train(options: argparse.Namespace, workspace: Workspace, name: str, network:
     )
     folder = fold_folder(workspace, name, options.fold, network=network)
     require_same_training(folder, settings)
+    rate_before = matrix_product_gflops(size=2048)
     finish_training(settings, workspace=workspace, console=Console(quiet=True))
     record = read_record(folder)
     configuration = network_plans(workspace, name, network)["configurations"][CONFIGURATION]
@@ -143,6 +146,7 @@ def train(options: argparse.Namespace, workspace: Workspace, name: str, network:
         "learning_rate": options.learning_rate or configuration["training"]["learning_rate"],
         "optimizer": configuration["training"].get("optimizer", "adamw"),
         "peak_training_mb": record["peak_memory_mb"],
+        "matrix_product_gflops": [rate_before, matrix_product_gflops(size=2048)],
     }
 
 
@@ -275,6 +279,7 @@ def table(results: Path) -> None:
     print("| --- |" + " ---: |" * 10)
     trained = [file.name.removesuffix(".train.json") for file in results.glob("*.train.json")]
     known = [network for network in NETWORKS if network in trained]
+    rates: list[float] = []
     for network in [*known, *sorted(set(trained) - set(known))]:
         files = [_result(results, network, stage) for stage in STAGES]
         if not all(file.is_file() for file in files):
@@ -282,6 +287,9 @@ def table(results: Path) -> None:
             continue
         training, judged, cost = map(read_json, files)
         print(_row(network, training, judged["statistics"]["foreground_mean"], cost))
+        rates += training.get("matrix_product_gflops", [])
+    if rates:
+        print(f"\nMatrix products, one thread, GFLOP/s: {min(rates):.0f} to {max(rates):.0f}.")
 
 
 def _row(network: str, training: Any, judged: Any, cost: Any) -> str:

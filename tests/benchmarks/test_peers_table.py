@@ -96,6 +96,15 @@ def test_a_single_case_has_no_interval_and_undefined_distances_are_counted(scrip
     assert "| 0.841 | 1.92, undefined in 3 |" in row
 
 
+def test_the_table_says_how_fast_the_machine_was_for_all_rows(script, results, capsys):
+    for network, rates in (("segresnet", [61.2, 58.7]), ("unetr", [60.1, 64.4])):
+        write_json(results / f"{network}.train.json", {**TRAINED, "matrix_product_gflops": rates})
+    for name, content in (("judge", judged()), ("measure", COST)):
+        write_json(results / f"unetr.{name}.json", content)
+    last = printed(script, results, capsys)[-1]
+    assert last == "Matrix products, one thread, GFLOP/s: 59 to 64."
+
+
 def test_the_table_says_the_settings_above(script, results, capsys):
     script.require_same_settings(script.parse(["run", "ROOT", str(results), "--fold", "1"]))
     assert printed(script, results, capsys)[0] == (
