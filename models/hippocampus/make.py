@@ -1,16 +1,16 @@
 """The model ``hippocampus`` from its training cases, and its cross-validation.
 
-    python models/hippocampus/make.py DATASET WORK [--jobs 2] [--beside nnunet_own] [--ship]
-    python models/hippocampus/make.py DATASET WORK --shipped [--jobs 2] [--beside nnunet_own]
+    python models/hippocampus/make.py DATASET WORK [--jobs 2] [--ship]
+    python models/hippocampus/make.py DATASET WORK --beside nnunet --cpu-minutes 24 [--jobs 2]
+    python models/hippocampus/make.py DATASET WORK --shipped [--jobs 2]
 
 DATASET is MSD Task04 in nnU-Net's raw format, named Dataset004_Hippocampus. Five folds are trained
 for 36 minutes of CPU time each, on one thread each: three hours. Every fold is then made a bundle
 as it will be shipped and predicts, by the runtime, the cases that it has not seen; ``WORK`` gets
 the masks, ``evaluation.json`` and ``report.html``. The bundle of all five folds is
 ``hippocampus.zip``; ``--ship`` puts it into the package. ``--beside`` trains another network for as
-long and judges it on the same cases. ``--shipped`` trains and exports nothing of VeloxSeg's: it
-judges the five networks of the model in the package, and a network beside them is trained for the
-time in which VeloxSeg makes their steps on this machine, measured before each fold. What is done is
+long, fold by fold with VeloxSeg, and judges it on the same cases. ``--shipped`` trains and exports
+nothing of VeloxSeg's: it judges the five networks of the model in the package. What is done is
 passed over: stop it and run it again.
 """
 
@@ -35,7 +35,6 @@ from veloxseg.models.carding import add_card
 from veloxseg.models.finding import shipped_folder
 from veloxseg.planning.peer_plans import VELOXSEG
 from veloxseg.training.launch import run_folder
-from veloxseg.training.record import read_record
 
 NAME = "hippocampus"
 DATASET = "Dataset004_Hippocampus"
@@ -43,9 +42,6 @@ FOLDS = range(5)
 CPU_MINUTES = 36
 LEARNING_RATE = 1e-2
 """Chosen on fold 1 among 5e-3, 1e-2 and 2e-2; see docs/results.md."""
-SHIPPED_STEPS = 7800
-"""What each fold of the model in the package made of its CPU_MINUTES, about."""
-PACE_MINUTES = 2
 
 ABOUT = {
     "--data": "Medical Segmentation Decathlon, Task04 Hippocampus: 208 T1 MR crops of Vanderbilt "
@@ -66,6 +62,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--jobs", type=int, default=1, help="folds at a time, one thread each")
     parser.add_argument("--beside", action="append", default=[], metavar="NETWORK")
+    parser.add_argument("--cpu-minutes", type=float, default=CPU_MINUTES, help="of each training")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--ship", action="store_true")
     kind.add_argument("--shipped", action="store_true")
@@ -73,12 +70,10 @@ def main() -> None:
     workspace = Workspace.resolve(options.work)
     prepare(options.dataset, options.work, workspace, beside=options.beside)
     networks = [*([] if options.shipped else [VELOXSEG]), *options.beside]
+    minutes = options.cpu_minutes
     with ThreadPoolExecutor(options.jobs) as pool:
-
-        def one(network_fold: tuple[str, int]) -> None:
-            train(options.work, workspace, *network_fold, shipped=options.shipped)
-
-        list(pool.map(one, product(networks, FOLDS)))
+        jobs = product(FOLDS, networks)  # a fold's networks at once: the machine's pace may change
+        list(pool.map(lambda job: train(options.work, workspace, *job, minutes), jobs))
     run = run_folder(workspace, DATASET)
     if not options.shipped:
         veloxseg("postprocess", run, root=options.work)
@@ -96,7 +91,7 @@ def main() -> None:
         print(f"\n{name}\n\n{_table(_figures(evaluation, name))}")
     if options.shipped:
         return
-    bundle = export(options.work, run, evaluation)
+    bundle = export(options.work, run, evaluation, cpu_hours=minutes * len(FOLDS) / 60)
     if options.ship:
         shipped_folder().mkdir(exist_ok=True)
         shutil.copyfile(bundle, shipped_folder() / bundle.name)
@@ -116,32 +111,15 @@ def prepare(dataset: Path, work: Path, workspace: Workspace, *, beside: Sequence
         write_json(preprocessed / SPLITS_FILE, generate_crossval_split(cases))
 
 
-def train(work: Path, workspace: Workspace, network: str, fold: int, *, shipped: bool) -> None:
+def train(work: Path, workspace: Workspace, fold: int, network: str, cpu_minutes: float) -> None:
     """Train one fold, or go on with it, and validate it."""
     folder = run_folder(workspace, DATASET, network=network) / f"fold_{fold}"
     if (folder / "validation" / "summary.json").is_file():
         return
-    minutes = minutes_of_shipped(work, workspace, fold) if shipped else CPU_MINUTES
-    words = ["--network", network, "--device", "cpu", "--cpu-minutes", minutes, "--resume"]
+    words = ["--network", network, "--device", "cpu", "--cpu-minutes", cpu_minutes, "--resume"]
     if network == VELOXSEG:
         words += ["--learning-rate", LEARNING_RATE]
     veloxseg("train", 4, fold, *words, root=work)
-
-
-def minutes_of_shipped(work: Path, workspace: Workspace, fold: int) -> float:
-    """CPU minutes in which VeloxSeg makes the steps of a shipped fold here, by a short training."""
-    root = work / "pace" / f"fold_{fold}"
-    pace = Workspace.resolve(root)
-    for here, there in ((pace.raw, workspace.raw), (pace.preprocessed, workspace.preprocessed)):
-        here.parent.mkdir(parents=True, exist_ok=True)
-        if not here.exists():
-            here.symlink_to(there.resolve())
-    folder = run_folder(pace, DATASET) / f"fold_{fold}"
-    if not (folder / "validation" / "summary.json").is_file():
-        words = ["--device", "cpu", "--cpu-minutes", PACE_MINUTES, "--overwrite"]
-        veloxseg("train", 4, fold, *words, "--learning-rate", LEARNING_RATE, root=root)
-    record = read_record(folder)
-    return round(SHIPPED_STEPS * record["cpu_seconds"] / record["steps"] / 60, 1)
 
 
 def make_bundle(work: Path, run: Path, fold: int, shipped: bool) -> Path:
@@ -193,7 +171,7 @@ def judge(
     return found
 
 
-def export(work: Path, run: Path, evaluation: dict[str, Any]) -> Path:
+def export(work: Path, run: Path, evaluation: dict[str, Any], *, cpu_hours: float) -> Path:
     """Make the bundle of all folds, with its card."""
     bundle = work / f"{NAME}.zip"
     about = [word for pair in ABOUT.items() for word in pair]
@@ -207,7 +185,7 @@ def export(work: Path, run: Path, evaluation: dict[str, Any]) -> Path:
         **{name: _rounded(metrics) for name, metrics in figures.items()},
     }
     card = CARD.read_text().format(
-        table=_table(figures), worst=_worst(evaluation), cpu_hours=CPU_MINUTES * len(FOLDS) / 60
+        table=_table(figures), worst=_worst(evaluation), cpu_hours=cpu_hours
     )
     add_card(bundle, card, evaluation={"cross_validation": cross_validation})
     print(f"{bundle}: {bundle.stat().st_size / 1e6:.2f} MB")
