@@ -322,6 +322,44 @@ def test_a_zip_with_the_bundle_deeper_or_with_two_is_refused(tmp_path):
             open_bundle(path)
 
 
+@pytest.mark.parametrize(
+    "name", [".DS_Store", "__MACOSX/tiny.veloxseg/._manifest.json", "other/model.onnx", "notes.pkl"]
+)
+def test_what_lies_in_a_zip_beside_the_bundles_folder_does_no_harm(tmp_path, name):
+    path = Maker(tmp_path, "zip of folder").make(_files())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, b"\0\5\x16\7 of macOS")
+    assert open_bundle(path).read_model() == b"\x08\x08 float32"
+
+
+def test_a_file_beside_the_bundles_folder_is_not_taken_for_one_that_is_missing(tmp_path):
+    files = _files()
+    model = files.pop("model.onnx")
+    path = Maker(tmp_path, "zip of folder").make(files, files=_hashes(_files()))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("model.onnx", model)
+    with pytest.raises(BundleError, match=r"model\.onnx missing"):
+        open_bundle(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_that_not_every_python_unpacks_is_refused(tmp_path, method):
+    path = Maker(tmp_path, "zip").make(_files())
+    with zipfile.ZipFile(path, "a", method) as archive:
+        archive.writestr("notes.txt", b"notes")
+    with pytest.raises(BundleError, match=rf"notes\.txt is packed by method {method}\. .*Deflate"):
+        open_bundle(path)
+
+
+def test_a_name_in_a_zip_cannot_rewrite_the_terminal(tmp_path):
+    path = Maker(tmp_path, "zip").make(_files(), {"a\x1b[2J": b""})
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("a\x1b[2J", b"")
+    with pytest.raises(BundleError) as told:
+        open_bundle(path)
+    assert "\x1b" not in str(told.value)
+
+
 def test_a_zip_that_unpacks_to_too_much_is_not_unpacked(tmp_path, monkeypatch):
     path = Maker(tmp_path, "zip").make({**_files(), "zeros.bin": bytes(50_000_000)})
     open_bundle(path)

@@ -62,7 +62,16 @@ def test_a_cross_validation_stands_before_a_validation_and_its_own_figure_before
     assert found == ReportedDice(mean=0.8, num_cases=None, section="cross_validation")
 
 
-@pytest.mark.parametrize("evaluation", [{}, {"validation": "good"}, {"validation": {"f": {}}}])
+@pytest.mark.parametrize(
+    "evaluation",
+    [
+        {},
+        {"validation": "good"},
+        {"validation": {"f": {}}},
+        {"validation": {"mean_dice": 10**400}},
+        {"validation": {"mean_dice": float("nan")}},
+    ],
+)
 def test_without_a_figure_none_is_reported(evaluation: dict[str, Any]) -> None:
     assert reported_dice(_manifest(**evaluation)) is None
 
@@ -131,6 +140,32 @@ def test_a_damaged_model_is_listed_as_such_beside_sound_ones(
     assert "damaged" in printed
     assert "liver 1, lesion 2" in printed
     _run("models", "remove", "broken")
+
+
+def test_a_model_that_may_not_be_read_is_listed_as_such_beside_sound_ones(
+    folder_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _run("models", "add", folder_bundle, "--name", "sound")
+    _run("models", "add", folder_bundle, "--name", "closed")
+    opened = Path.open
+
+    def denied(self: Path, *args: Any, **kwargs: Any) -> Any:
+        if self.parent.name == "closed.veloxseg":
+            raise PermissionError(13, "Permission denied", str(self))
+        return opened(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", denied)
+    printed = _run("models")
+    assert "cannot be read" in printed
+    assert "Permission denied" in printed
+    assert "liver 1, lesion 2" in printed
+
+
+def test_the_same_bundle_again_is_not_said_to_be_written(folder_bundle: Path) -> None:
+    for _ in range(2):
+        printed = _run("models", "add", folder_bundle, "--name", "mine")
+        assert "It lies in " in printed
+        assert "Written" not in printed
 
 
 def test_an_unknown_model_of_a_prediction_is_told_with_the_nearest(

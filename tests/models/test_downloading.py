@@ -41,6 +41,19 @@ def test_a_bundle_is_added_from_its_address(serve: Serve, zip_bundle: Path) -> N
     assert [path.name for path in model.path.parent.iterdir()] == ["liver-ct.veloxseg"]
 
 
+def test_an_address_with_spaces_and_letters_beyond_ascii_is_sent_encoded(
+    serve: Serve, zip_bundle: Path
+) -> None:
+    asked: list[str] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(handler.path)
+        _sends(zip_bundle.read_bytes())(handler)
+
+    install_model(f"{serve(answer)}/foie é/my liver%20(2).zip?by=é", name="liver")
+    assert asked == ["/foie%20%C3%A9/my%20liver%20(2).zip?by=%C3%A9"]
+
+
 def test_redirections_are_followed(serve: Serve, tmp_path: Path) -> None:
     target = serve(_sends(b"content"))
 

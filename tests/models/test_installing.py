@@ -177,7 +177,7 @@ def test_a_name_that_could_be_a_path_or_an_option_is_refused(
 
 def test_a_file_name_that_is_no_name_asks_for_one(zip_bundle: Path, tmp_path: Path) -> None:
     file = shutil.copy(zip_bundle, tmp_path / "my liver (2).zip")
-    with pytest.raises(BundleError, match="Give one: --name"):
+    with pytest.raises(BundleError, match=r"Expected letters, digits.*Give one: --name"):
         install_model(file)
     assert install_model(file, name="liver-2").name == "liver-2"
 
@@ -222,6 +222,69 @@ def test_a_zip_in_either_folder_is_known_by_its_name(
     assert find_model("liver").origin == "shipped"
 
 
+def test_a_zip_that_is_replaced_does_not_come_back(
+    zip_bundle: Path, installed: Path, tmp_path: Path
+) -> None:
+    installed.mkdir(parents=True)
+    shutil.copyfile(zip_bundle, installed / "liver.zip")
+    model = install_model(_another(tmp_path), replace=True)
+    assert list(installed.iterdir()) == [model.path]
+    remove_model("liver")
+    assert known_models() == {}
+
+
+def test_a_zip_that_can_no_longer_be_read_may_be_replaced(
+    folder_bundle: Path, installed: Path
+) -> None:
+    installed.mkdir(parents=True)
+    (installed / "liver.zip").write_bytes(b"cut short")
+    with pytest.raises(BundleError, match="--replace"):
+        install_model(folder_bundle)
+    assert find_model("liver").path == installed / "liver.zip"
+    model = install_model(folder_bundle, replace=True)
+    assert list(known_models().values()) == [model]
+
+
+def test_of_a_linked_model_the_link_goes_and_not_what_it_leads_to(
+    folder_bundle: Path, installed: Path, tmp_path: Path
+) -> None:
+    installed.mkdir(parents=True)
+    own = shutil.copytree(folder_bundle, tmp_path / "own.veloxseg")
+    (installed / "liver.veloxseg").symlink_to(own)
+    remove_model("liver")
+    assert list(installed.iterdir()) == []
+
+    (installed / "liver.veloxseg").symlink_to(own)
+    install_model(_another(tmp_path), replace=True)
+    assert [path.name for path in installed.iterdir()] == ["liver.veloxseg"]
+    assert not (installed / "liver.veloxseg").is_symlink()
+    assert _files(own) == _files(folder_bundle)
+
+
+@pytest.mark.parametrize("address", [False, True])
+def test_a_user_folder_that_cannot_be_written_to_is_named_with_what_to_do(
+    address: bool, zip_bundle: Path, installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "http://127.0.0.1:9/liver.zip" if address else zip_bundle
+    installed.parent.mkdir()
+    installed.write_text("a file")
+    with pytest.raises(BundleError, match=rf"{installed}: File exists\. .*VELOXSEG_MODELS"):
+        install_model(source)
+    installed.unlink()
+    monkeypatch.setattr("veloxseg.models.installing.os.access", lambda *_: False)
+    with pytest.raises(BundleError, match=rf"{installed}: not to be written to\. .*VELOXSEG"):
+        install_model(source)
+    assert list(installed.iterdir()) == []
+
+
+def test_a_folder_of_models_that_is_not_to_be_written_to_serves_the_same_bundle(
+    folder_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = install_model(folder_bundle)
+    monkeypatch.setattr("veloxseg.models.installing.os.access", lambda *_: False)
+    assert install_model(folder_bundle) == model
+
+
 def test_a_folder_stands_before_a_zip_of_its_name(
     folder_bundle: Path, zip_bundle: Path, installed: Path
 ) -> None:
@@ -238,7 +301,10 @@ def test_something_else_in_the_models_place_is_left_alone(
         install_model(folder_bundle, replace=True)
 
 
-@pytest.mark.parametrize("source", ["nowhere.zip", "ftp://127.0.0.1/liver.zip", "file:///etc"])
+@pytest.mark.parametrize(
+    "source",
+    ["nowhere.zip", "ftp://127.0.0.1/liver.zip", "file:///etc", "http://[bad/liver.zip"],
+)
 def test_what_is_not_there_or_no_web_address_is_refused(source: str) -> None:
     with pytest.raises(BundleError, match=r"found nothing|http://"):
         install_model(source)
@@ -275,6 +341,22 @@ def test_a_user_folder_that_may_not_be_read_counts_as_empty(
     assert known_models() == {}
     with pytest.raises(BundleError, match="None is known here"):
         resolve_model("liver")
+
+
+def test_a_model_that_another_user_keeps_closed_does_not_hide_the_others(
+    folder_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = install_model(folder_bundle)
+    install_model(folder_bundle, name="closed")
+    is_file = Path.is_file
+
+    def denied(self: Path) -> bool:
+        if self.parent.name == "closed.veloxseg":
+            raise PermissionError(13, "Permission denied", str(self))
+        return is_file(self)
+
+    monkeypatch.setattr(Path, "is_file", denied)
+    assert list(known_models().values()) == [model]
 
 
 def test_a_model_predicts_by_its_name_as_by_its_path(folder_bundle: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from veloxseg.errors import BundleError
 LARGEST_ZIP_BYTES = 4 << 30
 """What a zip may unpack to; a bundle is some MB."""
 
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _PICKLE_ENDINGS = (".pkl", ".pickle", ".pth", ".pt", ".ckpt", ".joblib")
 _PICKLE_PROTOCOLS = (2, 3, 4, 5)
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError)
@@ -64,12 +65,12 @@ class Zip:
     prefix: str
 
     def names(self) -> set[str]:
-        """Paths of all files, the prefix taken off; files outside it keep their full name."""
+        """Paths of all files below the prefix; what lies beside is none of the bundle's."""
         with _opened_zip(self.path) as archive:
             return {
                 info.filename.removeprefix(self.prefix)
                 for info in archive.infolist()
-                if not info.is_dir()
+                if not info.is_dir() and info.filename.startswith(self.prefix)
             }
 
     @contextmanager
@@ -157,11 +158,6 @@ def _opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _check_zip(path: Path, infos: list[zipfile.ZipInfo]) -> None:
-    counts = Counter(info.filename for info in infos)
-    if repeated := [name for name, count in counts.items() if count > 1]:
-        raise BundleError(
-            f"{path}: holds {repeated[0]} twice. Expected each file once. Pack the bundle again."
-        )
     for info in infos:
         require_safe_name(path, info.filename.removesuffix("/"))
         if stat.S_ISLNK(info.external_attr >> 16):
@@ -172,6 +168,16 @@ def _check_zip(path: Path, infos: list[zipfile.ZipInfo]) -> None:
             raise BundleError(
                 f"{path}: {info.filename} is encrypted. Expected a zip without a password."
             )
+        if info.compress_type not in _COMPRESSIONS:  # some Pythons cannot unpack others
+            raise BundleError(
+                f"{path}: {info.filename} is packed by method {info.compress_type}. Expected "
+                "Deflate, as usual zips have it. Pack the bundle again."
+            )
+    counts = Counter(info.filename for info in infos)
+    if repeated := [name for name, count in counts.items() if count > 1]:
+        raise BundleError(
+            f"{path}: holds {repeated[0]} twice. Expected each file once. Pack the bundle again."
+        )
     size = sum(info.file_size for info in infos)
     if size > LARGEST_ZIP_BYTES:
         raise BundleError(

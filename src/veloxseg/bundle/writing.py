@@ -152,6 +152,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         except BaseException:
             replaced.rename(path)
             raise
-        shutil.rmtree(replaced, ignore_errors=True)
+        if replaced.is_symlink():
+            replaced.unlink()
+        else:
+            shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -84,7 +84,7 @@ def add_model(
         model = install_model(source, name=name, sha256=sha256, replace=replace, progress=progress)
     console = results_console()
     console.print(_table([known_models()[model.name]]))
-    console.print(f"Written: {model.path}")
+    console.print(f"It lies in {model.path}")
     console.print(f"To predict: veloxseg predict -m {model.name} -i IMAGES -o MASKS")
 
 
@@ -114,9 +114,10 @@ def _table(models: list["KnownModel"]) -> "Table":
     for model in models:
         try:
             found = summary_of_model(model)
-        except BundleError as error:
+        except (BundleError, OSError) as error:
             progress_console().print(f"{model.name}: {error}", style="yellow", markup=False)
-            table.add_row(f"{model.name}\n{model.origin}", "damaged")
+            state = "damaged" if isinstance(error, BundleError) else "cannot be read"
+            table.add_row(f"{model.name}\n{model.origin}", state)
             continue
         table.add_row(
             f"{found.name}\n{found.origin}",

@@ -61,6 +61,7 @@ def summary_of_model(model: KnownModel) -> ModelSummary:
 
     Raises:
         BundleError: it is damaged.
+        OSError: it may not be read.
     """
     bundle = open_bundle(model.path)
     return ModelSummary(
@@ -167,7 +168,7 @@ def _listed(content: Mapping[str, Any], indent: str = "") -> Iterator[str]:
 def _figure(content: Mapping[str, Any]) -> tuple[float, int | None] | None:
     for name in _FIGURES:
         mean, number = content.get(name), content.get("num_cases")
-        if isinstance(mean, (int, float)):
+        if isinstance(mean, (int, float)) and 0 <= mean <= 1:
             return float(mean), number if isinstance(number, int) and number > 0 else None
     return None
 

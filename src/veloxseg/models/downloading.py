@@ -6,6 +6,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote, urlsplit
 
 from veloxseg.atomic import atomic_path
 from veloxseg.errors import BundleError
@@ -38,7 +39,7 @@ def download(
     Redirections are followed to other HTTP(S) addresses, never from HTTPS to plain HTTP.
 
     Args:
-        url: ``http://`` or ``https://``.
+        url: ``http://`` or ``https://``; spaces and letters beyond ASCII are encoded.
         file: Where to write it.
         max_bytes: More is refused.
         timeout_seconds: How long the server may be silent.
@@ -53,7 +54,7 @@ def download(
         OSError: the file cannot be written.
     """
     try:
-        answer = _opener().open(url, timeout=timeout_seconds)
+        answer = _opener().open(_encoded(url), timeout=timeout_seconds)
     except urllib.error.HTTPError as error:
         error.close()
         raise BundleError(
@@ -108,6 +109,13 @@ def _opener() -> urllib.request.OpenerDirector:
     ):
         opener.add_handler(handler)
     return opener
+
+
+def _encoded(url: str) -> str:
+    """As it is sent: of what is encoded already nothing is changed."""
+    parts = urlsplit(url)
+    path, query = (quote(part, safe="%/:=&?~+!$,;'@()*[]") for part in (parts.path, parts.query))
+    return parts._replace(path=path, query=query).geturl()
 
 
 def _length(answer: Any) -> int | None:

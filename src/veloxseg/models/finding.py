@@ -105,10 +105,17 @@ def _bundles(folder: Path) -> dict[str, Path]:
     """Bundles in a folder by name; a folder comes before a zip of the same name."""
     try:
         zips = [path for path in folder.glob(f"*{ZIP_ENDING}") if path.is_file()]
-        folders = [path for path in folder.glob(f"*{ENDING}") if (path / MANIFEST).is_file()]
+        folders = [path for path in folder.glob(f"*{ENDING}") if _has_manifest(path)]
     except PermissionError:  # a service may run without a home of its own
         return {}
     return {path.stem: path for path in (*zips, *folders) if is_name(path.stem)}
+
+
+def _has_manifest(path: Path) -> bool:
+    try:
+        return (path / MANIFEST).is_file()
+    except PermissionError:  # another user's: it is not to hide those beside it
+        return False
 
 
 def _known(name: str, names: list[str]) -> str:

@@ -1,6 +1,7 @@
 """Adding models to those that are known by name, and removing them."""
 
 import hashlib
+import os
 import re
 import shutil
 import tempfile
@@ -49,8 +50,9 @@ def install_model(
 
     Raises:
         BundleError: it is no sound bundle, cannot be downloaded, has another hash or no legal name,
-            or another model has that name. What was installed before stays as it was.
-        OSError: the user's folder cannot be written to.
+            another model has that name, or the user's folder is not to be written to. What was
+            installed before stays as it was.
+        OSError: the disk is full.
     """
     text = str(source)
     name = _checked_name(text, name)
@@ -59,9 +61,7 @@ def install_model(
         if "://" in text and not Path(source).exists():
             raise BundleError(f"{text}: expected a file, a folder, or http:// or https://.")
         return _install(Path(source), name, expected, replace=replace)
-    folder = installed_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as place:
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=_writable_folder()) as place:
         file = download(text, Path(place) / "bundle.zip", progress=progress)
         try:
             return _install(file, name, expected, replace=replace)
@@ -85,13 +85,7 @@ def remove_model(name: str) -> Path:
             f"{name}: comes with veloxseg, which keeps it. Only models that were added can be "
             "removed."
         )
-    if model.path.is_file():
-        model.path.unlink()
-        return model.path
-    doomed = model.path.with_name(f".removed.{model.path.name}")  # gone at once, or not at all
-    shutil.rmtree(doomed, ignore_errors=True)
-    model.path.rename(doomed)
-    shutil.rmtree(doomed)
+    _remove(model.path)
     return model.path
 
 
@@ -110,7 +104,7 @@ def _install(path: Path, name: str, sha256: str | None, *, replace: bool) -> Kno
     bundle = open_bundle(path)
     model = KnownModel(name=name, path=installed_folder() / f"{name}{ENDING}", origin="installed")
     known = known_models().get(name)
-    is_same = known is not None and bundle_hash(known.path) == bundle_hash(path)
+    is_same = known is not None and _manifest_hash(known.path) == bundle_hash(path)
     if known is not None and is_same and _is_sound(known.path):
         return known
     if known is not None and not is_same and not replace:
@@ -122,14 +116,50 @@ def _install(path: Path, name: str, sha256: str | None, *, replace: bool) -> Kno
         raise BundleError(
             f"{model.path}: exists and is no bundle. Remove it, or choose another name: --name."
         )
+    _writable_folder()
     _copy(bundle, model.path)
+    if known is not None and known.origin == "installed" and known.path != model.path:
+        _remove(known.path)  # a zip: it would be back when this one is removed
     return model
+
+
+def _writable_folder() -> Path:
+    folder = installed_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = None if os.access(folder, os.W_OK | os.X_OK) else "not to be written to"
+    except OSError as error:
+        reason = error.strerror
+    if reason is not None:
+        raise BundleError(
+            f"{folder}: {reason}. Expected a folder to keep models in. Make it one that you may "
+            "write to, or let the environment variable VELOXSEG_MODELS name another."
+        )
+    return folder
+
+
+def _remove(path: Path) -> None:
+    if path.is_file() or path.is_symlink():  # of a link the link, not what it leads to
+        path.unlink()
+        return
+    doomed = path.with_name(f".removed.{path.name}")  # gone at once, or not at all
+    shutil.rmtree(doomed, ignore_errors=True)
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _manifest_hash(path: Path) -> str | None:
+    """None of what can no longer be read, which another may replace."""
+    try:
+        return bundle_hash(path)
+    except (BundleError, OSError):
+        return None
 
 
 def _is_sound(path: Path) -> bool:
     try:
         open_bundle(path)
-    except BundleError:
+    except (BundleError, OSError):
         return False
     return True
 
@@ -156,11 +186,15 @@ def _checked_name(source: str, name: str | None) -> str:
                 "most."
             )
         return name
-    last = unquote(urlsplit(source).path) if is_url(source) else str(Path(source).resolve())
+    try:
+        last = unquote(urlsplit(source).path) if is_url(source) else str(Path(source).resolve())
+    except ValueError as error:
+        raise BundleError(f"{source}: no web address ({error}). Check the address.") from error
     found = Path(last).name.removesuffix(ZIP_ENDING).removesuffix(ENDING)
     if not is_name(found):
         raise BundleError(
-            f"{source}: gives no name to call the model by ({found!r}). Give one: --name NAME."
+            f"{source}: gives no name to call the model by ({found!r}). Expected letters, digits, "
+            "- and _, 64 at most. Give one: --name NAME."
         )
     return found
 
