@@ -19,6 +19,7 @@ from veloxseg.bundle.format import Normalisation
 from veloxseg.cli import app
 from veloxseg.demos.hippocampus import (
     MODEL,
+    Hippocampi,
     HippocampusDemo,
     find_template,
     run_hippocampus_demo,
@@ -166,6 +167,46 @@ def test_a_model_of_two_channels_is_refused(tmp_path: Path) -> None:
     two = write_small_bundle(tmp_path / "two.veloxseg")
     with pytest.raises(BundleError, match=r"takes CT, PET.*Expected one channel"):
         segment_hippocampi(brain(), veloxseg.load(two, backend="onnxruntime", threads=1))
+
+
+def test_a_file_in_the_outputs_place_is_refused_at_once(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("years of work")
+    told = Console(record=True)
+    with pytest.raises(VeloxSegError, match=r"out: a file\. Expected a folder"):
+        run_hippocampus_demo(tmp_path / "out", console=told, model=bundle)
+    assert told.export_text() == ""
+    assert (tmp_path / "out").read_text() == "years of work"
+
+
+def test_more_labels_than_the_picture_has_colours_are_refused_at_once(tmp_path: Path) -> None:
+    template = tmp_path / "template.nii.gz"
+    write_volume(template, brain())
+    subfields = write_small_bundle(
+        tmp_path / "subfields.veloxseg",
+        network=small_network(in_channels=(1,), num_classes=6),
+        channels=("T1",),
+        labels={"background": 0, **{f"CA{number}": number for number in range(1, 6)}},
+        normalisation=(Normalisation(scheme="z_score"),),
+    )
+    with pytest.raises(BundleError, match=r"gives CA1, .*CA5\. Expected 4 labels at most"):
+        run_hippocampus_demo(
+            tmp_path / "out", console=Console(quiet=True), model=subfields, template=template
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_finds_nothing_leaves_an_earlier_demo_as_it_was(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = tmp_path / "template.nii.gz"
+    write_volume(template, brain())
+    nothing = Hippocampi(mask=np.zeros((46, 51, 61), np.uint8), labels={}, volumes_ml={})
+    monkeypatch.setattr("veloxseg.demos.hippocampus.segment_hippocampi", lambda *_: nothing)
+    with pytest.raises(VeloxSegError, match=r"found nothing in template\.nii\.gz.*Leave -m out"):
+        run_hippocampus_demo(
+            tmp_path / "out", console=Console(quiet=True), model=bundle, template=template
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_demo_writes_mask_volumes_and_picture(bundle: Path, tmp_path: Path) -> None:

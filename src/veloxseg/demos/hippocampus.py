@@ -18,9 +18,10 @@ from rich.table import Table
 
 from veloxseg.atomic import write_json
 from veloxseg.demos.hippocampus_crops import SIDES, box_slices, cut_crop, unmirror
-from veloxseg.demos.hippocampus_picture import draw_parts
+from veloxseg.demos.hippocampus_picture import MAX_PARTS, draw_parts
 from veloxseg.errors import BundleError, VeloxSegError
 from veloxseg.installation import INSTALL_DEMO
+from veloxseg.models.describing import printable
 from veloxseg.models.finding import find_model
 from veloxseg.runtime.model import Model, load
 from veloxseg.runtime.segmentation import label_volumes_ml
@@ -89,18 +90,34 @@ def run_hippocampus_demo(
         template: Another skull-stripped image in MNI space; None takes nilearn's.
 
     Raises:
-        VeloxSegError: nilearn or its template is missing.
-        BundleError: there is no such model, or it takes more than one channel.
+        VeloxSegError: nilearn or its template is missing, the output is a file, or the model finds
+            nothing; nothing is written.
+        BundleError: there is no such model, or it takes more than one channel or gives more labels
+            than the picture has colours for.
         GeometryError: the boxes do not lie in the image.
     """
     started = perf_counter()
+    if output.exists() and not output.is_dir():
+        raise VeloxSegError(f"{output}: a file. Expected a folder. Choose another: --output DIR.")
     source = find_template() if template is None else template
     opened = load(model or find_model(MODEL).path, num_patches=_NUM_PATCHES)
+    parts = list(opened.pipeline.foreground)
+    if len(parts) > MAX_PARTS:
+        raise BundleError(
+            f"{opened.bundle.path}: gives {', '.join(parts)}. Expected {MAX_PARTS} labels at most, "
+            "for which the demo's picture has colours. Segment images with it: veloxseg predict"
+        )
     image = read_volume(source)
-    console.print(f"Segmenting both hippocampi of {source.name} with {opened.bundle.manifest.name}")
+    name = printable(opened.bundle.manifest.name)
+    console.print(f"Segmenting both hippocampi of {source.name} with {name}")
     before = perf_counter()
     found = segment_hippocampi(image, opened)
     segmented = perf_counter()
+    if not found.mask.any():
+        raise VeloxSegError(
+            f"{opened.bundle.path}: found nothing in {source.name}, and nothing was written. "
+            "Expected a model of the hippocampus. Leave -m out to take the one that is shipped."
+        )
     paths = [output / f"hippocampus_{end}" for end in ("mask.nii.gz", "volumes.json", "mask.png")]
     mask, volumes, picture = paths
     write_mask(mask, found.mask, image.grid, like=source)
@@ -108,7 +125,6 @@ def run_hippocampus_demo(
     ras, crops = to_ras(image), output / "crops"
     for side in SIDES:
         write_volume(crops / f"hippocampus_{side}_0000.nii.gz", cut_crop(ras, side))
-    parts = list(opened.pipeline.foreground)
     draw_parts(
         ras,
         to_ras(Volume.on_grid(found.mask, image.grid)).data,

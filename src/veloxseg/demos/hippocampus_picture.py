@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _BACKGROUND, _TEXT, _FAINT, _FRAME = "#0d1117", "#e6edf3", "#8b98a5", "#5a6672"
 _COLOURS = ("#ffb454", "#5cc8ff", "#3ddc97", "#ff6b6b")
+MAX_PARTS = len(_COLOURS)
+"""How many parts a picture has colours for."""
+
 _PANEL_INCHES, _GAP_INCHES = 3.6, 0.12
 _HEAD_INCHES, _FOOT_INCHES = 0.55, 0.5
 _BRAIN_MM = (204.0, 192.0)
@@ -65,7 +68,7 @@ def draw_parts(
         image: Its axes grow to right, front and head; what is 0 is outside the brain.
         mask: (Z, Y, X) labels on its grid, not empty.
         output: The PNG to write, whole or not at all.
-        parts: Name of each part to the values it has in the mask; at most four.
+        parts: Name of each part to the values it has in the mask; at most ``MAX_PARTS``.
         title: Shown above.
         note: Shown below, as volumes.
 

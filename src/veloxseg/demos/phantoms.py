@@ -1,6 +1,8 @@
 """The whole way from scans to masks and figures, on generated PET/CT."""
 
 import json
+import math
+import shlex
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,6 +50,13 @@ class _Settings:
     num_unseen_cases: int = NUM_UNSEEN_CASES
     target: str = TARGET
 
+    def __post_init__(self) -> None:
+        """Say at once what would be said after minutes of generating."""
+        if not 0 < self.minutes < math.inf:
+            raise VeloxSegError(f"--minutes is {self.minutes:g}: expected a positive number.")
+        if self.seed < 0:
+            raise VeloxSegError(f"--seed is {self.seed}: expected 0 or more.")
+
 
 def run_demo(
     output: Path, *, console: Console, minutes: float | None = None, seed: int = 0
@@ -67,7 +76,7 @@ def run_demo(
         The figures on unseen patients.
 
     Raises:
-        VeloxSegError: the folder holds something else.
+        VeloxSegError: the folder holds something else, or a setting is out of range.
     """
     started = monotonic()
     settings = _Settings(seed=seed, minutes=TRAINING_MINUTES if minutes is None else minutes)
@@ -86,17 +95,32 @@ def run_demo(
 def _claim(output: Path, settings: _Settings) -> None:
     """Take a folder for the demo; one of a demo with other settings is emptied of its files."""
     mark = output / "demo.json"
-    if output.exists() and not mark.is_file() and any(output.iterdir()):
+    earlier = _read_settings(mark)
+    if output.exists() and earlier is None and not _is_empty_folder(output):
         raise VeloxSegError(
-            f"{output}: not empty, and no earlier demo's. Choose another folder: --output DIR."
+            f"{output}: neither an empty folder nor an earlier demo's. Choose another folder: "
+            "--output DIR."
         )
-    if mark.is_file() and json.loads(mark.read_text()) != asdict(settings):
+    if earlier is not None and earlier != asdict(settings):
         for made in _made_by_demo(output):
             if made.is_dir():
                 shutil.rmtree(made)
             else:
                 made.unlink(missing_ok=True)
     write_json(mark, asdict(settings))
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _read_settings(mark: Path) -> dict[str, object] | None:
+    """Those of an earlier demo; None where the file is not there or another program's."""
+    try:
+        content = json.loads(mark.read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return content if isinstance(content, dict) and {"seed", "minutes"} <= set(content) else None
 
 
 def _made_by_demo(output: Path) -> list[Path]:
@@ -130,8 +154,8 @@ def _make_datasets(
         _say(
             console,
             f"Putting PET on the CT's grid, into nnU-Net's format: {name}",
-            f"convert folder {sources[name]} {name} {channels} --label '{_LABEL}' "
-            f"--reference CT --labels lesion=1 --root {output}",
+            f"convert folder {_quoted(sources[name])} {name} {channels} --label '{_LABEL}' "
+            f"--reference CT --labels lesion=1 --root {_quoted(output)}",
         )
         convert_folder(
             sources[name],
@@ -145,14 +169,14 @@ def _make_datasets(
 
 
 def _train(output: Path, workspace: Workspace, settings: _Settings, console: Console) -> None:
-    number = f"901 --root {output}"
+    root = f"--root {_quoted(output)}"
     if not is_planned(workspace, _DATASET):
-        _say(console, "Checking every file", f"check {number}")
+        _say(console, "Checking every file", f"check 901 {root}")
         check_dataset(workspace.raw / _DATASET).raise_for_errors()
         _say(
             console,
             "Planning a network for these cases",
-            f"plan 901 --target {settings.target} --root {output}",
+            f"plan 901 --target {settings.target} {root}",
         )
         plan(
             _DATASET,
@@ -160,12 +184,12 @@ def _train(output: Path, workspace: Workspace, settings: _Settings, console: Con
             target=parse_target(settings.target),
             num_workers=NUM_WORKERS,
         )
-    _say(console, "Resampling and normalising", f"preprocess {number}")
+    _say(console, "Resampling and normalising", f"preprocess 901 {root}")
     preprocess(_DATASET, workspace=workspace, num_workers=NUM_WORKERS)
     _say(
         console,
         f"Training for {settings.minutes:g} minutes",
-        f"train 901 0 --minutes {settings.minutes:g} --root {output}",
+        f"train 901 0 --minutes {settings.minutes:g} --seed {settings.seed} {root}",
     )
     finish_training(
         TrainingSettings(
@@ -188,20 +212,20 @@ def _predict_unseen(output: Path, workspace: Workspace, console: Console) -> Sum
         _say(
             console,
             "Exporting the network to run without PyTorch",
-            f"export 901/0 {bundle} --root {output}",
+            f"export 901/0 {_quoted(bundle)} --root {_quoted(output)}",
         )
         export(f"{_DATASET}/0", bundle, workspace=workspace)
     _say(
         console,
         "Predicting cases that training has not seen",
-        f"predict -m {bundle} -i {shown / 'imagesTr'} -o {predictions}",
+        f"predict -m {_quoted(bundle)} -i {_quoted(shown / 'imagesTr')} -o {_quoted(predictions)}",
     )
     predict(bundle, [unseen / "imagesTr"], predictions, resume=True)
     figures = output / "summary.json"
     _say(
         console,
         "Comparing with the true lesions",
-        f"evaluate {predictions} {shown / 'labelsTr'} -o {figures}",
+        f"evaluate {_quoted(predictions)} {_quoted(shown / 'labelsTr')} -o {_quoted(figures)}",
     )
     return evaluate_folder(predictions, unseen / "labelsTr", output=figures)
 
@@ -224,6 +248,11 @@ def _draw(output: Path, workspace: Workspace, summary: Summary) -> Path:
 
 def _say(console: Console, what: str, command: str | None = None) -> None:
     console.print(Text.assemble((what, "bold"), f": veloxseg {command}" if command else ""))
+
+
+def _quoted(path: Path) -> str:
+    """As a shell takes it."""
+    return shlex.quote(str(path))
 
 
 def _say_what_next(
