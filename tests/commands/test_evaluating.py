@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -49,11 +50,18 @@ def test_evaluate_compares_other_methods_by_name(folders, other, tmp_path) -> No
     figures = tmp_path / "figures.json"
     words = ["--name", "ours", "--other", f"unet={other}", "--other", f"again={folders[0]}"]
     output = run("evaluate", *folders, *words, "-o", figures)
-    assert "ours minus other methods" in output
+    assert "ours minus unet, case by case" in output
     assert "-0.500" in output
     content = json.loads(figures.read_text())
     assert list(content["methods"]) == ["ours", "unet", "again"]
     assert content["comparison"]["pairs"][0]["mean_difference"] == pytest.approx(-0.5)
+
+
+def test_names_are_printed_as_they_are_and_tables_apart(folders, other) -> None:
+    words = ["--labels", "[red]:heart:=1", "--name", "[b]", "--other", f":lung:={other}"]
+    output = run("evaluate", *folders, *words)
+    assert "[red]:heart:" in output
+    assert "\n\n[b] minus :lung:, case by case" in re.sub(" +\n", "\n", output)
 
 
 @pytest.mark.parametrize("text", ["unet", "=folder", "unet="])

@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +44,11 @@ def poor(tmp_path, labels_tr) -> Path:
     return tmp_path / "poor"
 
 
-def printed(table, width: int = 150) -> str:
+def printed(*tables, width: int = 150) -> str:
     console = Console(width=width)
     with console.capture() as capture:
-        console.print(table)
+        for table in tables:
+            console.print(table)
     return capture.get()
 
 
@@ -156,11 +158,11 @@ def test_the_csv_has_a_row_for_every_method_case_and_label(good, poor, labels_tr
 
 def test_statistics_are_printed_for_each_method_and_label(good, poor, labels_tr):
     summary = evaluate_folder(good, labels_tr, labels=LABELS, others={"poor": poor})
-    rows = cells(format_statistics(summary))
-    assert [row[1] for row in rows if row[1]] == ["organ", "lesion", "all"] * 2
-    assert rows[0] == [
-        "good",
-        "organ",
+    tables = format_statistics(summary)
+    assert [table.title for table in tables] == ["Over cases: good", "Over cases: poor"]
+    organ, lesion, every = cells(tables[0])
+    assert [row[0] for row in cells(tables[1])] == ["organ", "lesion", "all"]
+    assert [cell.splitlines()[0] for cell in organ[1:]] == [
         "Dice",
         "1.000",
         "0.000",
@@ -169,28 +171,41 @@ def test_statistics_are_printed_for_each_method_and_label(good, poor, labels_tr)
         "6",
         "0",
     ]
-    assert rows[5][2:] == ["HD95 mm", "0.0", "0.0", "0.0", "0.0 to 0.0", "5", "1"]
-    assert rows[7][2:5] == ["Volume error ml", "0.00", "0.00"]
+    assert [cell.splitlines()[1] for cell in lesion[1:]] == [
+        "HD95 mm", "0.0", "0.0", "0.0", "0.0 to 0.0", "5", "1",
+    ]  # fmt: skip
+    assert [cell.splitlines()[3] for cell in every[1:4]] == ["Volume error ml", "0.00", "0.00"]
 
 
 def test_comparisons_are_printed_with_both_p_values(good, poor, labels_tr):
-    summary = evaluate_folder(good, labels_tr, labels=LABELS, others={"poor": poor}, name="ours")
-    table = format_comparisons(summary)
-    assert "ours minus other methods" in printed(table)
-    assert cells(table)[0] == [
-        "poor", "organ", "Dice", "+0.200", "0.200 to 0.200", "0.031", "0.281", "6", "0",
+    others = {"poor": poor, "again": good}
+    summary = evaluate_folder(good, labels_tr, labels=LABELS, others=others, name="ours")
+    tables = format_comparisons(summary)
+    assert [table.title for table in tables] == [
+        "ours minus poor, case by case",
+        "ours minus again, case by case",
+    ]
+    organ, *_, every = cells(tables[0])
+    assert [organ[0], *(cell.splitlines()[0] for cell in organ[1:])] == [
+        "organ", "Dice", "+0.200", "0.200 to 0.200", "0.031", "0.562", "6", "0",
     ]  # fmt: skip
+    assert every[0] == "all"
 
 
-def test_figures_stay_whole_in_a_terminal_of_80_columns(good, poor, labels_tr):
-    others = {"of_a_long_name": poor}
-    summary = evaluate_folder(good, labels_tr, labels=LABELS, others=others)
-    statistics = printed(format_statistics(summary), width=80)
-    comparisons = printed(format_comparisons(summary), width=80)
+def test_figures_and_names_stay_whole_in_a_terminal_of_80_columns(good, poor, labels_tr):
+    name = "nnUNetTrainer__nnUNetResEncUNetMPlans__3d_fullres"
+    labels = {"background": 0, "organ": 1, "lesion_of_the_left_side": 2}
+    summary = evaluate_folder(good, labels_tr, labels=labels, others={name: poor})
+    statistics = printed(*format_statistics(summary), width=80)
+    comparisons = printed(*format_comparisons(summary), width=80)
+    cases = printed(format_summary(summary), width=80)
     assert statistics.count("Volume error ml") == 2 * 3
     assert "1.000 to 1.000" in statistics
     assert "+0.200 0.200 to 0.200 0.031 0.281" in " ".join(comparisons.split())
-    assert "…" not in statistics + comparisons
+    assert f"Over cases: {name}\n" in re.sub(" +\n", "\n", statistics)
+    assert name in " ".join(comparisons.split())
+    assert len(statistics.splitlines()) == 2 * (3 + 3 * 4 + 2)  # a long label adds no line
+    assert "…" not in statistics + comparisons + cases
 
 
 def test_many_cases_are_printed_as_their_means(good, labels_tr, monkeypatch):
@@ -309,8 +324,12 @@ def test_a_dataset_that_is_empty_throughout_has_a_summary_of_undefined_dice(tmp_
     assert content["statistics"]["1"]["Dice"]["num_undefined"] == 2
     assert content["comparison"]["pairs"][0]["p"] is None
     assert content["comparison"]["num_comparisons"] == 0
-    for table in (format_summary, format_statistics, format_comparisons):
-        assert "-" in printed(table(summary))
+    tables = (
+        format_summary(summary),
+        *format_statistics(summary),
+        *format_comparisons(summary),
+    )
+    assert all("-" in printed(table).splitlines()[-2] for table in tables)
 
 
 def test_one_case_is_enough_but_for_an_interval(tmp_path):
@@ -321,7 +340,9 @@ def test_one_case_is_enough_but_for_an_interval(tmp_path):
     assert found["mean"] == pytest.approx(2 / 3)
     assert (found["sd"], found["interval_95"]) == (None, None)
     assert summary.comparisons[0].p == 1
-    assert cells(format_statistics(summary))[0][3:7] == ["0.667", "-", "0.667", "-"]
+    assert [cell.splitlines()[0] for cell in cells(format_statistics(summary)[0])[0][2:6]] == [
+        "0.667", "-", "0.667", "-",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("folder", ["good", "labelsTr"])

@@ -123,11 +123,12 @@ def _print(summary: "Summary") -> None:
     )
 
     console = results_console()
+    tables = [*format_statistics(summary), *format_comparisons(summary)]
     if len(summary.cases) <= SHOWN_CASES or summary.subsets:
-        console.print(format_summary(summary), end="\n\n")
-    console.print(format_statistics(summary), end="\n\n")
-    if summary.others:
-        console.print(format_comparisons(summary), end="\n\n")
+        tables.insert(0, format_summary(summary))
+    for table in tables:
+        console.print(table)
+        console.print()  # an empty line
     for sentence in _remarks(summary):
         console.print(sentence)
 

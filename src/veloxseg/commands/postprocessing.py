@@ -53,7 +53,8 @@ def _print(record: "PostprocessingRecord") -> None:
     from veloxseg.bundle.postprocessing import describe_step
 
     console = results_console()
-    console.print(_table(record))
+    if record.tried:
+        console.print(_table(record))
     for target, reason in record.skipped.items():
         console.print(f"Not tried: {target}: {reason}")
     folds = ", ".join(map(str, record.folds))
@@ -71,11 +72,11 @@ def _print(record: "PostprocessingRecord") -> None:
 
 
 def _table(record: "PostprocessingRecord") -> Table:
-    table = Table(box=None)
-    table.add_column("components of", min_width=13)
-    for heading in ("kept", "gain of Dice", "cases +/-", "removed (true)"):
+    table = Table(box=None, padding=(0, 2, 0, 0), collapse_padding=True)  # 80 columns hold it
+    table.add_column("components of", overflow="fold")
+    for heading in ("kept", "gain of Dice", "cases\n+/-", "removed\n(true)"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("used", min_width=12)
+    table.add_column("used", overflow="fold")
     for tried in record.tried:
         table.add_row(
             tried.target,

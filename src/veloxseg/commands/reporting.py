@@ -35,7 +35,8 @@ _Debug = Annotated[bool, typer.Option("--debug", help="Show where an error arose
 
 def results_console() -> Console:
     """Where results go."""
-    return Console(highlight=False, soft_wrap=True, markup=False)  # paths may hold brackets
+    # Names may hold brackets, and colons around a word.
+    return Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def progress_console() -> Console:

@@ -1,7 +1,7 @@
 """An evaluation as tables to print."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Literal
 
@@ -30,7 +30,7 @@ def format_summary(summary: Summary) -> Table:
     num_cases = len(summary.cases)
     table = Table(title=f"{num_cases} case{'s' if num_cases > 1 else ''}")
     table.add_column("Case", overflow="fold")
-    table.add_column("Label")
+    table.add_column("Label", overflow="fold")
     for heading in ("Dice", "HD95 mm", "Volume ml", "Reference ml"):
         table.add_column(heading, justify="right")
     if num_cases <= SHOWN_CASES:
@@ -43,55 +43,63 @@ def format_summary(summary: Summary) -> Table:
     return table
 
 
-def format_statistics(summary: Summary) -> Table:
-    """Lay out mean, sd, median and interval over cases, for each method and label.
+def format_statistics(summary: Summary) -> list[Table]:
+    """Lay out mean, sd, median and interval over cases: a table for each method.
 
-    The row ``all`` is of the cases' means over labels. Dashes are undefined.
+    A row is a label, with a line for each metric; the row ``all`` is of the cases' means over
+    labels. Dashes are undefined.
     """
-    table = _narrow(f"Over cases: {summary.name}" if summary.others else "Over cases")
-    methods = {summary.name: summary, **summary.others}
-    if summary.others:
-        table.add_column("Method", overflow="fold")
-    table.add_column("Label", overflow="fold")
-    table.add_column("Metric", no_wrap=True)
-    for heading in ("Mean", "SD", "Median", "95 % interval", "Cases", "Undefined"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, method in methods.items():
+    tables = []
+    for method in (summary, *summary.others.values()):
+        table = _narrow(f"Over cases: {method.name}" if summary.others else "Over cases")
+        for heading in ("Mean", "SD", "Median", "95 % interval", "Cases", "Undefined"):
+            table.add_column(heading, justify="right", no_wrap=True)
         for label, statistics in method.statistics.items():
             if label is None and len(summary.label_names) == 1:
                 continue
-            table.add_section()
-            words = [name] if summary.others else []
-            words.append(_label_name(label, summary.label_names))
-            for metric in _OVER_CASES:
-                cells = _statistics_cells(metric, statistics[metric])
-                table.add_row(*words, METRICS[metric].heading, *cells)
-                words = [""] * len(words)  # once is enough
-    return table
+            lines = {
+                metric: _statistics_cells(metric, statistics[metric]) for metric in _OVER_CASES
+            }
+            _add_lines(table, _label_name(label, summary.label_names), lines)
+        tables.append(table)
+    return tables
 
 
-def format_comparisons(summary: Summary) -> Table:
-    """Lay out how the method differs from each other one on the same cases."""
-    table = _narrow(f"{summary.name} minus other methods, case by case")
-    for heading in ("Other", "Label"):
-        table.add_column(heading, overflow="fold")
-    table.add_column("Metric", no_wrap=True)
-    for heading in ("Difference", "95 % interval", "p", "p Holm", "Pairs", "Left out"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for (other, label), group in groupby(
-        summary.comparisons, key=lambda one: (one.other, one.label)
-    ):
-        table.add_section()
-        words = [other, _label_name(label, summary.label_names)]
-        for one in group:
-            table.add_row(*words, METRICS[one.metric].heading, *_comparison_cells(one))
-            words = ["", ""]  # once is enough
-    return table
+def format_comparisons(summary: Summary) -> list[Table]:
+    """Lay out how the method differs from each other one on the same cases: a table for each.
+
+    A row is a label, with a line for each metric.
+    """
+    tables = []
+    for other, of_other in groupby(summary.comparisons, key=lambda one: one.other):
+        table = _narrow(f"{summary.name} minus {other}, case by case")
+        for heading in ("Difference", "95 % interval", "p", "p Holm", "Pairs", "Left out"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for label, group in groupby(of_other, key=lambda one: one.label):
+            lines = {one.metric: _comparison_cells(one) for one in group}
+            _add_lines(table, _label_name(label, summary.label_names), lines)
+        tables.append(table)
+    return tables
 
 
 def _narrow(title: str) -> Table:
-    """A table without lines between columns: figures stay whole in a terminal of 80 columns."""
-    return Table(title=title, box=SIMPLE_HEAD, padding=0, show_edge=False)
+    """A table without lines between columns: figures stay whole in a terminal of 80 columns.
+
+    Names of methods, which are as long as folders' names, stand above and not in a column.
+    """
+    table = Table(title=title, box=SIMPLE_HEAD, padding=0, show_edge=False, title_justify="left")
+    table.add_column("Label", overflow="fold")
+    table.add_column("Metric", no_wrap=True)
+    return table
+
+
+def _add_lines(table: Table, label: str, lines: Mapping[str, Sequence[str]]) -> None:
+    """Add one row with a line for each metric, so that a long label is folded beside them."""
+    columns = zip(*lines.values(), strict=True)
+    table.add_section()
+    table.add_row(
+        label, "\n".join(METRICS[metric].heading for metric in lines), *map("\n".join, columns)
+    )
 
 
 def _add_means(table: Table, title: str, summary: Summary, *, style: str = "") -> None:

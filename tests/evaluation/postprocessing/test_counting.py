@@ -1,5 +1,6 @@
 """Dice from counts of components is that of masks which were postprocessed."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,19 @@ def test_dice_after_every_candidate_is_that_of_the_postprocessed_mask(tmp_path, 
                 np.testing.assert_allclose(case.dice_after(place, step), expected, atol=1e-12)
                 changed += not np.array_equal(case.dice, case.dice_after(place, step))
     assert changed > 10
+
+
+def test_many_labels_take_no_more_memory_than_few(tmp_path):
+    mask = np.repeat(np.arange(1, 65, dtype=np.uint8), 64 * 64).reshape(64, 64, 64)
+    pair = write_pair(tmp_path, mask, mask)
+    names = {label: str(label) for label in range(1, 65)}
+    tracemalloc.start()
+    try:
+        CountCase(labels=tuple(names), targets=tuple(targets_of(names)))(pair)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 * mask.size  # one mask of each label, predicted and true, is three times this
 
 
 def test_what_neither_mask_has_counts_as_1_and_what_only_one_has_as_0(tmp_path):

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from veloxseg.atomic import write_json
 from veloxseg.bundle.postprocessing import find_postprocessing, read_record
 from veloxseg.cli import app
 from veloxseg.datasets.workspace import Workspace
@@ -17,6 +19,7 @@ from veloxseg.errors import BundleError, DatasetError
 from veloxseg.evaluation.postprocessing import choice
 from veloxseg.evaluation.postprocessing.choice import postprocess
 from veloxseg.training.runs import find_run
+from veloxseg.volumes.reading import read_volume, write_mask
 
 
 def test_the_record_says_what_was_chosen_on_what(run: Path) -> None:
@@ -101,12 +104,41 @@ def test_a_mask_without_reference_is_refused(run: Path, tmp_path: Path) -> None:
         postprocess(run)
 
 
+def test_a_case_in_two_folds_is_refused_and_one_of_them_can_be_chosen(run: Path) -> None:
+    masks = run / "fold_0" / "validation", run / "fold_1" / "validation"
+    shutil.copy(masks[0] / "case_0.nii.gz", masks[1] / "case_0.nii.gz")
+    with pytest.raises(DatasetError, match=r"case_0 has a mask in fold_0 and in fold_1.*fold_1$"):
+        postprocess(run)
+    assert read_record(postprocess(run / "fold_0")).num_cases == 5
+
+
+def test_masks_beside_the_folds_are_not_those_of_the_validation(run: Path) -> None:
+    shutil.copy(run / "fold_0" / "validation" / "case_0.nii.gz", run / "case_0.nii.gz")
+    assert read_record(postprocess(run)).num_cases == 10
+
+
+def test_the_command_says_in_80_columns_what_was_tried_and_shows_no_empty_table(run: Path) -> None:
+    description = json.loads((run / "dataset.json").read_text())
+    description["labels"] = {"background": 0, "organ_of_the_left_side": 1, "lesion_in_the_organ": 2}
+    write_json(run / "dataset.json", description)
+    words = ["postprocess", str(run), "--num-workers", "1"]
+    table = CliRunner().invoke(app, words, env={"COLUMNS": "80"}).output
+    assert all(len(line) <= 80 for line in table.splitlines() if "±" in line)
+    assert "…" not in table
+    for file in run.parents[2].glob("nnUNet_raw/*/labelsTr/*"):
+        reference = read_volume(file)
+        write_mask(file, np.zeros_like(reference.data), reference.grid)
+    output = CliRunner().invoke(app, words, env={"COLUMNS": "80"}).output
+    assert "components of" not in output
+    assert "Not tried: whole foreground: no case's reference has any" in output
+
+
 def test_the_command_shows_what_was_tried(run: Path, tmp_path: Path) -> None:
     words = ["postprocess", "100", "--root", str(tmp_path), "--num-workers", "1"]
     done = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     assert "from 0.0021 ml" in done.output
-    assert "+0.0091 ± 0.0000  10/0       10 (0)" in done.output
+    assert "+0.0091 ± 0.0000  10/0   10 (0)" in done.output
     assert "Postprocessing: remove components of labels 1, 2 below 0.0021 ml" in done.output
     assert "Mean Dice: 0.9909 without, 1.0000 with; on held-out folds +0.0091" in done.output
     assert f"Written: {run / 'postprocessing.json'}" in done.output

@@ -334,6 +334,35 @@ def test_the_page_never_takes_the_place_of_its_summary(scene):
     assert scene.read_bytes() == before
 
 
+def test_a_page_that_cannot_be_written_is_refused_before_cases_are_drawn(
+    scene, tmp_path, monkeypatch
+):
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file" / "report.html", tmp_path / "file" / "deep" / "report.html"):
+        with pytest.raises(VeloxSegError, match=r"file is a file\. Expected a folder"):
+            write_report(scene, output)
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(VeloxSegError, match=r"nothing can be written.*such as.*report\.html"):
+        write_report(scene, tmp_path / "new" / "report.html")
+
+
+def test_channels_without_images_are_refused(scene, tmp_path):
+    with pytest.raises(DatasetError, match=r"no images are given.*--images"):
+        write_report(scene, tmp_path / "page.html", channels=[0])
+
+
+def test_no_folder_of_a_summary_made_on_windows_is_shown(tmp_path):
+    summary = evaluate_scene(tmp_path, {"a": 1})
+
+    def move(content):
+        entry = content["metric_per_case"][0]
+        entry["prediction_file"] = r"C:\Users\me\masks\a.nii.gz"
+
+    text = report(change(summary, move))
+    assert "The prediction&#39;s file a.nii.gz is not there any more." in text
+    assert "Users" not in text
+
+
 def test_a_folder_is_no_page_to_write(scene, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(VeloxSegError, match=r"is a folder.*report\.html"):

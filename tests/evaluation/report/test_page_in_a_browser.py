@@ -159,7 +159,47 @@ def test_cases_sort_and_filter_beside_their_channels(page_by_channels, tmp_path)
     assert found["table"] == ["CT+PET", "2", "PET", "1", "All", "3"]
 
 
-@pytest.mark.parametrize("which", ["page", "page_by_channels"])
+FILTER_AND_MEASURE = """
+  const rows = () => Array.from(document.getElementById("cases").tBodies[0].rows)
+    .filter((row) => !row.hidden);
+  const label = document.getElementById("label-filter");
+  label.selectedIndex = 1;
+  label.dispatchEvent(new Event("change"));
+  const answers = { labels: rows().map((row) => row.cells[1].textContent) };
+  const field = document.getElementById("case-filter");
+  field.value = "K\u00d6LN";
+  field.dispatchEvent(new Event("input"));
+  answers.cases = rows().length;
+  const name = rows()[0].cells[0];
+  answers.fits = name.scrollWidth <= name.clientWidth;
+  return JSON.stringify(answers);
+"""
+
+
+@pytest.fixture(scope="module")
+def page_of_strange_names(tmp_path_factory):
+    require_browser()
+    folder = tmp_path_factory.mktemp("names")
+    summary = evaluate_scene(folder, {"a": 1, "b": 2})
+
+    def rename(content):
+        content["label_names"]["1"] = " left  organ <b>"
+        # As macOS writes it: the letter and its dots are two characters.
+        content["metric_per_case"][0]["case"] = "Ko\u0308ln_" + "a_name_without_a_space_" * 3
+
+    return write_report(change(summary, rename), folder / "report.html")
+
+
+def test_any_label_and_any_spelling_of_a_case_are_found_and_long_names_are_whole(
+    page_of_strange_names, tmp_path
+):
+    found = json.loads(run_in_page(page_of_strange_names, tmp_path, FILTER_AND_MEASURE))
+    assert found["labels"] == [" left  organ <b>"] * 2
+    assert found["cases"] == 1
+    assert found["fits"]
+
+
+@pytest.mark.parametrize("which", ["page", "page_by_channels", "page_of_strange_names"])
 def test_the_page_is_no_wider_than_a_narrow_window(which, request, tmp_path):
     page = request.getfixturevalue(which)
     # A browser's own window has a least width, a frame has none.

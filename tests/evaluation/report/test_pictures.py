@@ -14,6 +14,7 @@ from veloxseg.evaluation.report.cases import list_cases
 from veloxseg.evaluation.report.images import open_image_folder
 from veloxseg.evaluation.report.pictures import draw_case
 from veloxseg.evaluation.report.reading import read_summary
+from veloxseg.evaluation.summary import evaluate_folder
 from veloxseg.volumes.reading import write_volume
 from veloxseg.volumes.volume import Volume
 
@@ -109,6 +110,50 @@ def test_a_case_without_an_image_has_outlines_and_says_so(scene):
     assert picture.notes == ["No image: a_0000.nii.gz is not in imagesTr."]
     assert "<image" not in picture.rows[0][1][0].svg
     assert draw(scene, channels=[1]).notes == ["No image: a_0001.nii.gz is not in imagesTr."]
+
+
+def test_of_the_channels_asked_for_the_missing_one_is_named(scene):
+    (scene / "imagesTr" / "a_0001.nii.gz").unlink()
+    picture = draw(scene, channels=[0, 1])
+    assert [name for name, _ in picture.rows] == ["CT"]
+    assert picture.notes == ["No image: a_0001.nii.gz is not in imagesTr."]
+
+
+def test_an_image_that_lies_elsewhere_is_said_and_not_drawn_black(scene):
+    data = np.ones((4, 5, 6), np.float32)
+    far = Volume(data=data, spacing_zyx=(1.0, 1.0, 1.0), origin_xyz=(900.0, 900.0, 900.0))
+    write_volume(scene / "imagesTr" / "a_0000.nii.gz", far)
+    picture = draw(scene)
+    assert [name for name, _ in picture.rows] == ["PET"]
+    assert picture.notes == ["a_0000.nii.gz lies elsewhere: no voxel of it is near the masks."]
+
+
+def test_an_image_that_marks_its_outside_with_the_lowest_float_is_shown(scene):
+    data = np.full(reference().shape, np.finfo(np.float32).min, np.float32)
+    data[:, :, 30:] = np.finfo(np.float32).max
+    write(scene / "imagesTr" / "a_0000.nii.gz", data)
+    (scene / "dataset.json").unlink()
+    shown = pixels(draw(scene, channels=[0]).rows[0][1][0].svg)
+    assert (shown.min(), shown.max()) == (0, 255)
+
+
+def test_a_label_that_is_a_name_is_said_to_have_no_picture(scene):
+    case = list_cases(read_summary(scene / "summary.json"), folder=scene)[0]
+    picture = draw_case(case, "Worst", labels={"T1 lesion": "lesion"}, images=None)
+    assert picture.rows == ()
+    assert picture.notes[0].startswith("The summary's label T1 lesion is no value of a mask.")
+
+
+def test_planes_of_one_slice_have_no_letters_that_lie_on_one_another(tmp_path):
+    mask = np.zeros((1, 40, 50), np.uint8)
+    mask[0, 10:20, 10:30] = 1
+    for folder in ("masks", "labelsTr"):
+        write(tmp_path / folder / "a.nii.gz", mask)
+    evaluate_folder(tmp_path / "masks", tmp_path / "labelsTr", output=tmp_path / "summary.json")
+    planes = draw(tmp_path, images=False).rows[0][1]
+    letters = [re.findall(r">([A-Z])<", plane.svg) for plane in planes]
+    assert letters == [["R", "L", "A", "P"], ["R", "L"], ["A", "P"]]
+    assert ["mm</text>" in plane.svg for plane in planes] == [True, False, False]
 
 
 @pytest.mark.parametrize("kind", ["prediction", "reference"])

@@ -95,6 +95,45 @@ def test_one_case_has_a_bias_and_no_limits():
     assert not [path for path in root.iter("path") if path.get("class") == "limit"]
 
 
+@pytest.mark.parametrize("scale", [1e-5, 1.0, 1e5])
+def test_the_ticks_of_an_agreement_begin_within_the_plot(scale):
+    volumes = {"a": (1.0 * scale, 1.0 * scale), "b": (3.0 * scale, 1.0 * scale)}
+    for chosen in (volumes, {"a": volumes["a"]}):
+        root = parse(draw_agreement(Agreement(label="organ", volumes_ml=chosen)))
+        ticks = [one for one in root.iter("text") if one.get("text-anchor") == "end"]
+        widths = [7 * len(one.text) for one in ticks if one.get("class") == "tick"]
+        ends = [float(one.get("x")) for one in ticks if one.get("class") == "tick"]
+        assert all(end >= width for end, width in zip(ends, widths, strict=True))
+
+
+def test_a_bias_is_legible_where_all_differences_are_equal():
+    agreement = Agreement(label="organ", volumes_ml={"a": (2.0, 1.5), "b": (3.0, 2.5)})
+    root = parse(draw_agreement(agreement))
+    values = [one for one in root.iter("text") if one.get("class") == "value"]
+    assert len({(one.get("x"), one.get("y")) for one in values}) == len(values) == 3
+
+
+@pytest.mark.parametrize(("number", "said"), [(1, "1 case"), (2, "2 cases")])
+def test_an_agreement_says_over_how_many_cases_it_is(number, said):
+    volumes = {f"case {place}": (1.0, 2.0) for place in range(number)}
+    root = parse(draw_agreement(Agreement(label="organ", volumes_ml=volumes)))
+    assert root.get("aria-label").endswith(f", {said}")
+
+
+def test_a_long_label_does_not_run_into_what_stands_beside_it():
+    label = "everything that belongs to the tumour and the oedema around it"
+    rows = [DistributionRow(label=label, values={"a": 0.5}, num_undefined=1000)]
+    root = parse(draw_distribution(METRICS["Dice"], rows))
+    texts = {
+        one.get("text-anchor"): one.text for one in root.iter("text") if one.get("y") == "14.0"
+    }
+    name, beside = texts["start"], texts["end"]
+    assert beside == "1000 undefined"
+    assert name.startswith("everything that belongs")
+    assert 7 * (len(name) + len(beside)) < 400
+    assert label in root.get("aria-label")
+
+
 def test_names_are_escaped():
     name = '<script>alert("1")</script>'
     row = DistributionRow(label=name, values={name: 0.5}, num_undefined=0)

@@ -65,6 +65,19 @@ def test_what_is_no_summary_is_refused_with_what_was_expected(tmp_path, content,
     assert "veloxseg evaluate" in str(raised.value)
 
 
+def test_a_folder_is_told_which_file_is_expected(tmp_path):
+    with pytest.raises(DatasetError, match=r"is a folder.*summary\.json"):
+        read_summary(tmp_path)
+
+
+def test_a_case_of_a_summary_made_on_windows_has_its_files_name(tmp_path):
+    content = entries({"a": 1.0})
+    del content["metric_per_case"][0]["case"]
+    content["metric_per_case"][0]["reference_file"] = r"C:\Users\me\labelsTr\a.nii.gz"
+    (case,) = cases_of(tmp_path, content)
+    assert (case.name, case.ending) == ("a", ".nii.gz")
+
+
 def test_a_relative_path_is_looked_up_from_the_summary_where_it_leads_nowhere(tmp_path):
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / "a.nii.gz").touch()

@@ -64,7 +64,8 @@ def postprocess(
 
     Raises:
         BundleError: there is no such run, it is unfinished, or its validation is.
-        DatasetError: a mask has no reference, or holds a value that is no label.
+        DatasetError: a mask has no reference, or holds a value that is no label, or two folds have
+            masks of one case.
         GeometryError: a mask and its reference lie on different grids.
         ImageReadError: a mask cannot be read.
     """

@@ -1,5 +1,6 @@
 """A case's voxels, counted by component, so that any choice of components has a Dice at once."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,22 +114,18 @@ class CountCase:
         """
         predicted, referred = self._read(pair)
         mask = postprocess_mask(predicted.data, self.steps, spacing_zyx=referred.spacing_zyx)
-        reference = referred.data
         counted = np.ones(mask.shape, np.bool_)
         if self.ignore_label is not None:
-            counted = reference != self.ignore_label
-        predictions = [mask_of(mask, label) & counted for label in self.labels]
-        references = [mask_of(reference, label) & counted for label in self.labels]
-        correct = [p & r for p, r in zip(predictions, references, strict=True)]
+            counted = referred.data != self.ignore_label
+        masks = _Masks(mask=mask, reference=referred.data, counted=counted)
         voxel_ml = voxel_volume_ml(referred.spacing_zyx)
         return CaseCounts(
             voxel_ml=voxel_ml,
-            predicted=_sums(predictions),
-            correct=_sums(correct),
-            referred=_sums(references),
+            predicted=_sums(masks.predicted, self.labels),
+            correct=_sums(masks.correct, self.labels),
+            referred=_sums(masks.referred, self.labels),
             targets=tuple(
-                _count_target(target, mask, reference, predictions, correct, voxel_ml)
-                for target in self.targets
+                _count_target(target, masks, self.labels, voxel_ml) for target in self.targets
             ),
         )
 
@@ -149,34 +146,57 @@ class CountCase:
         return predicted, referred
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Masks:
+    """Both masks of a case; a label's voxels are made when asked for: of all they take gigabytes.
+
+    Attributes:
+        mask: (Z, Y, X) predicted labels.
+        reference: (Z, Y, X) labels.
+        counted: (Z, Y, X) whether a voxel counts.
+    """
+
+    mask: npt.NDArray[np.integer]
+    reference: npt.NDArray[np.integer]
+    counted: BoolArray
+
+    def predicted(self, label: Label) -> BoolArray:
+        return mask_of(self.mask, label) & self.counted
+
+    def referred(self, label: Label) -> BoolArray:
+        return mask_of(self.reference, label) & self.counted
+
+    def correct(self, label: Label) -> BoolArray:
+        return self.predicted(label) & mask_of(self.reference, label)
+
+
 def _count_target(
-    target: Target,
-    mask: npt.NDArray[np.integer],
-    reference: npt.NDArray[np.integer],
-    predictions: list[BoolArray],
-    correct: list[BoolArray],
-    voxel_ml: float,
+    target: Target, masks: _Masks, labels: Sequence[Label], voxel_ml: float
 ) -> TargetCounts:
-    components = find_components(mask, target.values)
+    components = find_components(masks.mask, target.values)
     numbers, number = components.numbers(), len(components)
     is_true = np.zeros(number + 1, np.bool_)
-    is_true[numbers[mask_of(reference, target.values)]] = True
+    is_true[numbers[mask_of(masks.reference, target.values)]] = True
+    predicted, correct = np.zeros((2, len(labels), number), np.int64)
+    for place, label in enumerate(labels):
+        if not set(members(label)).isdisjoint(target.values):  # else its voxels are in none
+            predicted[place] = _by_component(numbers, masks.predicted(label), number)
+            correct[place] = _by_component(numbers, masks.correct(label), number)
     return TargetCounts(
         sizes=components.sizes,
         is_true=is_true[1:],
-        predicted=_by_component(numbers, predictions, number),
-        correct=_by_component(numbers, correct, number),
-        lesions_ml=find_components(reference, target.values).sizes * voxel_ml,
+        predicted=predicted,
+        correct=correct,
+        lesions_ml=find_components(masks.reference, target.values).sizes * voxel_ml,
     )
 
 
-def _by_component(numbers: npt.NDArray[np.int32], masks: list[BoolArray], number: int) -> _Integers:
-    counts = [np.bincount(numbers[mask], minlength=number + 1)[1:] for mask in masks]
-    return np.array(counts, np.int64)
+def _by_component(numbers: npt.NDArray[np.int32], mask: BoolArray, number: int) -> _Integers:
+    return np.bincount(numbers[mask], minlength=number + 1)[1:]
 
 
-def _sums(masks: list[BoolArray]) -> _Integers:
-    return np.array([np.count_nonzero(mask) for mask in masks], np.int64)
+def _sums(voxels: Callable[[Label], BoolArray], labels: Sequence[Label]) -> _Integers:
+    return np.array([np.count_nonzero(voxels(label)) for label in labels], np.int64)
 
 
 def _dice(predicted: _Integers, correct: _Integers, referred: _Integers) -> npt.NDArray[np.float64]:

@@ -23,27 +23,33 @@ def find_validation_masks(
     Raises:
         BundleError: a fold was trained on all cases, or its validation is unfinished or its masks
             are gone.
-        DatasetError: there are no masks or references, or a mask has no reference.
+        DatasetError: there are no masks or references, a mask has no reference, or two folds have
+            masks of one case.
     """
     ending = run.description.file_ending
     for fold in run.folds:
         _require_validation(run, fold, ending)
     folder = references or _references(run, workspace)
-    if len(run.folds) > 1:
-        predicted = find_predictions(run.folder, ending)
-    else:
-        predicted = find_predictions(run.folder / f"fold_{run.folds[0]}" / "validation", ending)
-    wanted = {
-        name: file
-        for name, file in predicted.files.items()
-        if predicted.folds.get(name, run.folds[0]) in run.folds
-    }
-    pairs, _ = pair_masks(replace(predicted, files=wanted), folder, ending, subset=True)
-    only = run.folds[0]
-    return [
-        pair if pair.fold is not None or isinstance(only, str) else replace(pair, fold=only)
-        for pair in pairs
-    ]
+    pairs: dict[str, MaskPair] = {}
+    fold_of: dict[str, int | str] = {}
+    for fold in run.folds:
+        predicted = find_predictions(_validation(run, fold), ending)
+        for pair in pair_masks(predicted, folder, ending, subset=True)[0]:
+            name = pair.name
+            if name in pairs:
+                raise DatasetError(
+                    f"{run.folder}: case {name} has a mask in fold_{fold_of[name]} and in "
+                    f"fold_{fold}. Expected each case in one fold. Were they trained with "
+                    f"different splits? Choose on one of them: veloxseg postprocess "
+                    f"{_validation(run, fold).parent}"
+                )
+            fold_of[name] = fold
+            pairs[name] = replace(pair, fold=fold if isinstance(fold, int) else None)
+    return [pairs[name] for name in sorted(pairs)]
+
+
+def _validation(run: Run, fold: int | str) -> Path:
+    return run.folder / f"fold_{fold}" / "validation"
 
 
 def _require_validation(run: Run, fold: int | str, ending: str) -> None:
@@ -53,7 +59,7 @@ def _require_validation(run: Run, fold: int | str, ending: str) -> None:
             "unseen one. Postprocessing is chosen on folds 0, 1, ...: veloxseg postprocess "
             "DATASET/0"
         )
-    folder = run.folder / f"fold_{fold}" / "validation"
+    folder = _validation(run, fold)
     if not (folder / "summary.json").is_file():
         raise BundleError(
             f"{folder}: no summary.json, so that the validation is not finished. Finish it: "

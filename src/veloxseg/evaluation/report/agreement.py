@@ -11,7 +11,9 @@ from veloxseg.evaluation.report.axes import Axis, draw_text, fit_axis, write_num
 from veloxseg.evaluation.report.distribution import WIDTH
 
 _HEIGHT = 262
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 16, 38
+_RIGHT, _TOP, _BOTTOM = 14, 16, 38
+_DIGIT, _GAP = 7, 6
+"""Width of a digit of the ticks, and room between them and the plot."""
 _PLACES = 2
 
 
@@ -58,24 +60,27 @@ def draw_agreement(agreement: Agreement) -> Markup:
     }
     lines = {name: value for name, value in lines.items() if not math.isnan(value)}
     pairs = agreement.volumes_ml.values()
-    across = fit_axis(
-        [(predicted + referred) / 2 for predicted, referred in pairs],
-        start=_LEFT,
-        end=WIDTH - _RIGHT,
-    )
     up = fit_axis(
         [0.0, *lines.values(), *(predicted - referred for predicted, referred in pairs)],
         start=_HEIGHT - _BOTTOM,
         end=_TOP,
     )
+    longest = max(len(write_number(tick, up.places)) for tick in up.ticks)
+    across = fit_axis(
+        [(predicted + referred) / 2 for predicted, referred in pairs],
+        start=_DIGIT * longest + _GAP,
+        end=WIDTH - _RIGHT,
+    )
     places = up.places + 1
     said = ", ".join(f"{name} {write_number(value, places)} ml" for name, value in lines.items())
     parts = [
         Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
-            WIDTH, _HEIGHT, f"{agreement.label}: {said}, {len(agreement.volumes_ml)} cases"
+            WIDTH,
+            _HEIGHT,
+            f"{agreement.label}: {said}, {len(pairs)} case{'s' if len(pairs) > 1 else ''}",
         ),
         _frame(across, up),
-        _lines(lines, up, places),
+        _lines(lines, across, up, places),
         Markup('<g class="dots">'),
     ]
     for case, (predicted, referred) in agreement.volumes_ml.items():
@@ -97,11 +102,11 @@ def _frame(across: Axis, up: Axis) -> Markup:
         kind = "zero" if tick == 0 else "grid"
         parts.append(
             Markup('<path class="{}" d="M{} {}H{}"/>').format(
-                kind, _LEFT, f"{y:.1f}", WIDTH - _RIGHT
+                kind, across.start, f"{y:.1f}", WIDTH - _RIGHT
             )
         )
         text = write_number(tick, up.places)
-        parts.append(draw_text(_LEFT - 6, y + 4, text, anchor="end", kind="tick"))
+        parts.append(draw_text(across.start - _GAP, y + 4, text, anchor="end", kind="tick"))
     for tick in across.ticks:
         text = write_number(tick, across.places)
         y = _HEIGHT - _BOTTOM + 16
@@ -113,19 +118,19 @@ def _frame(across: Axis, up: Axis) -> Markup:
     return Markup("").join(parts)
 
 
-def _lines(lines: Mapping[str, float], up: Axis, places: int) -> Markup:
+def _lines(lines: Mapping[str, float], across: Axis, up: Axis, places: int) -> Markup:
+    # The limits are named at the right end, the bias at the left: it may lie close to them.
     parts = []
     for name, value in lines.items():
         y = up.at(value)
         kind = "bias" if name == "bias" else "limit"
         parts.append(
             Markup('<path class="{}" d="M{} {}H{}"/>').format(
-                kind, _LEFT, f"{y:.1f}", WIDTH - _RIGHT
+                kind, across.start, f"{y:.1f}", WIDTH - _RIGHT
             )
         )
         text = f"{name} {write_number(value, places)}"
         below = name.startswith("\N{MINUS SIGN}") or (name == "bias" and value < 0)
-        parts.append(
-            draw_text(WIDTH - _RIGHT, y + (12 if below else -4), text, anchor="end", kind="value")
-        )
+        x, anchor = (across.start + 2, "start") if name == "bias" else (across.end, "end")
+        parts.append(draw_text(x, y + (12 if below else -4), text, anchor=anchor, kind="value"))
     return Markup("").join(parts)

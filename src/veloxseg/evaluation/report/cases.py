@@ -8,6 +8,7 @@ from pathlib import Path
 
 from veloxseg.errors import DatasetError
 from veloxseg.evaluation.measuring import METRICS, Metric
+from veloxseg.evaluation.report.origin import last_name
 from veloxseg.evaluation.report.reading import FOREGROUND, CaseEntry, SummaryFile
 from veloxseg.evaluation.statistics import mean_of_defined
 
@@ -124,10 +125,11 @@ def _case(entry: CaseEntry, number: int, summary: SummaryFile, folder: Path) -> 
 def _split_name(entry: CaseEntry, file: Path | None, number: int) -> tuple[str, str]:
     if file is None:
         return entry.case or f"case {number}", ""
-    if entry.case and file.name.startswith(entry.case):
-        return entry.case, file.name.removeprefix(entry.case)
-    ending = next((one for one in _ENDINGS if file.name.endswith(one)), file.suffix)
-    return entry.case or file.name.removesuffix(ending), ending
+    name = last_name(file)
+    if entry.case and name.startswith(entry.case):
+        return entry.case, name.removeprefix(entry.case)
+    ending = next((one for one in _ENDINGS if name.endswith(one)), file.suffix)
+    return entry.case or name.removesuffix(ending), ending
 
 
 def _located(path: Path | None, folder: Path) -> Path | None:

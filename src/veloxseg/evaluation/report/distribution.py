@@ -19,6 +19,8 @@ _STRIP = 26
 _FOOT = 24
 _RADIUS = 2.4
 _TITLED_DOTS = 6000
+_LETTER = 7
+_CUT = "\N{HORIZONTAL ELLIPSIS}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,7 @@ def _draw_row(
 ) -> Markup:
     undefined = f"{row.num_undefined} undefined" if row.num_undefined else ""
     parts = [
-        draw_text(_EDGE / 2, top + 14, row.label, kind="name"),
+        draw_text(_EDGE / 2, top + 14, _fitting(row.label, beside=undefined), kind="name"),
         draw_text(WIDTH - _EDGE / 2, top + 14, undefined, anchor="end", kind="tick"),
     ]
     middle = top + 20 + _STRIP / 2
@@ -125,6 +127,12 @@ def _draw_row(
             )
         parts.append(Markup("</g>"))
     return Markup("").join(parts)
+
+
+def _fitting(label: str, *, beside: str) -> str:
+    """A label's name, cut where it would run into the text at the other end of its line."""
+    room = int((WIDTH - _EDGE) / _LETTER) - len(beside)
+    return label if len(label) <= room else label[: room - 1] + _CUT
 
 
 def _box(values: Sequence[float], axis: Axis, middle: float) -> Markup:

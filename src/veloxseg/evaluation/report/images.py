@@ -26,19 +26,18 @@ class ImageFolder:
     channels: tuple[int, ...] | None
 
     def find(self, case: str, ending: str) -> dict[str, Path]:
-        """The files of a case to show, by their channels' names; only those that are there."""
+        """The files of a case to show, by their channels' names: those asked for, or found."""
         if self.channels is not None:
             numbers: Sequence[int] = self.channels
         else:
             pattern = re.compile(rf"{re.escape(case)}_(\d{{4}}){re.escape(ending)}")
             matches = (pattern.fullmatch(file.name) for file in self.folder.iterdir())
             numbers = sorted(int(match[1]) for match in matches if match)[:_SHOWN_UNASKED]
-        files = {
+        return {
             self.names.get(number, f"channel {number}"): self.folder
             / f"{case}_{number:04d}{ending}"
             for number in numbers
         }
-        return {name: file for name, file in files.items() if file.is_file()}
 
 
 def open_image_folder(folder: Path, channels: Sequence[int] | None) -> ImageFolder:

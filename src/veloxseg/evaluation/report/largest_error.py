@@ -35,7 +35,12 @@ class LargestError:
 
 
 def label_values(key: str) -> tuple[int, ...]:
-    """The values of a label, ``1``, or of a region, ``(1, 2)``, by its key in the metrics."""
+    """The values of a label, ``1``, or of a region, ``(1, 2)``, by its key in the metrics.
+
+    Empty for a key that is a name, as another tool may have it.
+    """
+    if not re.fullmatch(r"[\d\s,()]+", key):
+        return ()
     return tuple(int(digits) for digits in re.findall(r"\d+", key))
 
 

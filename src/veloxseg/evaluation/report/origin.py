@@ -32,7 +32,7 @@ def list_origins(summary: SummaryFile, path: Path, *, images: Path | None) -> li
             ("Command", hide_folders(made.command)),
             ("Versions", ", ".join(f"{name} {one}" for name, one in made.versions.items())),
             ("Predictions", _folders(made)),
-            ("References", _last(made.reference)),
+            ("References", last_name(made.reference)),
             ("Tolerance of NSD", "" if made.tolerance_mm is None else f"{made.tolerance_mm:g} mm"),
         ]
         if made.resample:
@@ -55,18 +55,19 @@ def hide_folders(command: str | None) -> str:
         words = shlex.split(command)
     except ValueError:
         words = command.split()
-    return shlex.join("=".join(map(_last, word.split("="))) for word in words)
+    return shlex.join("=".join(map(last_name, word.split("="))) for word in words)
 
 
 def _folders(made: ProvenanceEntry) -> str:
     """Folder of each method's masks, with the method's name where it is another."""
-    last = {name: _last(folder) for name, folder in made.methods.items()}
+    last = {name: last_name(folder) for name, folder in made.methods.items()}
     named = (folder if folder == name else f"{name}: {folder}" for name, folder in last.items())
-    return ", ".join(named) or _last(made.prediction)
+    return ", ".join(named) or last_name(made.prediction)
 
 
-def _last(path: str | None) -> str:
-    return "" if path is None else re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+def last_name(path: str | Path | None) -> str:
+    r"""A file's or folder's own name, of a path of this system or of Windows; empty for none."""
+    return "" if path is None else re.split(r"[/\\]", str(path).rstrip("/\\"))[-1]
 
 
 def _date(text: str | None) -> str:

@@ -9,6 +9,8 @@
   const labelFilter = document.getElementById("label-filter");
   const collator = new Intl.Collator(undefined, { numeric: true });
 
+  // Of an accent written as one letter or as two, as file systems do, either finds the other.
+  const plain = (text) => text.normalize("NFC").toLowerCase();
   const number = (cell) => parseFloat(cell.textContent.replace("\u2212", "-"));
 
   function sortBy(column, descending) {
@@ -33,12 +35,12 @@
   }
 
   function filter() {
-    const wanted = caseFilter.value.trim().toLowerCase();
+    const wanted = plain(caseFilter.value.trim());
     const label = labelFilter.value;
     let shown = 0;
     for (const row of rows) {
       const fits =
-        row.cells[0].textContent.toLowerCase().includes(wanted) &&
+        plain(row.cells[0].textContent).includes(wanted) &&
         (label === "" || row.cells[1].textContent === label);
       row.hidden = !fits;
       shown += fits;

@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from veloxseg.atomic import atomic_path
-from veloxseg.errors import VeloxSegError
+from veloxseg.errors import DatasetError, VeloxSegError
 from veloxseg.evaluation.destination import require_file
 from veloxseg.evaluation.measuring import Metric
 from veloxseg.evaluation.report.agreement import Agreement, draw_agreement
@@ -66,9 +66,10 @@ def write_report(
         ``output``.
 
     Raises:
-        DatasetError: the file is no summary or lists a case twice, or there is no such folder or
-            channel of images.
-        VeloxSegError: the page would take the summary's place, or that of a folder.
+        DatasetError: the file is no summary or lists a case twice, there is no such folder or
+            channel of images, or channels are named and no images.
+        VeloxSegError: the page would take the summary's place or that of a folder, or lies where
+            nothing can be written.
         FileNotFoundError: there is no summary.
         OSError: the page cannot be written.
     """
@@ -77,6 +78,10 @@ def write_report(
     if output.resolve() == summary.resolve():
         raise VeloxSegError(
             f"{output}: the page would take the summary's place. Name another file: -o report.html"
+        )
+    if channels and images is None:
+        raise DatasetError(
+            "Channels are of images, and no images are given. Name their folder: --images imagesTr"
         )
     folder = None if images is None else open_image_folder(images, channels)
     cases = list_cases(found, folder=summary.parent)

@@ -14,6 +14,7 @@ from veloxseg.evaluation.planes import SIDES, Plane
 
 _SCALES_MM = (500, 200, 100, 50, 20, 10, 5, 2, 1)
 _LARGEST_SCALE = 0.4
+_LOWEST_NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,8 @@ def _png(image: NDArray[Any], window: tuple[float, float]) -> str:
     from PIL import Image
 
     low, high = window
-    grey = np.nan_to_num((image.astype(np.float32) - low) / (high - low), nan=0.0)
+    # In float32 the largest floats, with which some mark what is outside the scan, overflow.
+    grey = np.nan_to_num((image.astype(np.float64) - low) / (high - low), nan=0.0)
     buffer = io.BytesIO()
     pixels = np.round(255 * np.clip(grey, 0, 1)).astype(np.uint8)
     Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
@@ -111,12 +113,14 @@ def _cross(panel: Panel, width: int, height: int) -> Markup:
 def _sides(panel: Panel, width: int, height: int) -> Markup:
     size = panel.text_pixels
     left, right, upper, lower = SIDES[panel.plane]
-    places = (
+    places = [
         (left, 0.4 * size, 0.42 * height, "start"),
         (right, width - 0.4 * size, 0.42 * height, "end"),
         (upper, 0.42 * width, 1.1 * size, "middle"),
         (lower, 0.42 * width, height - 0.4 * size, "middle"),
-    )
+    ]
+    if _is_low(panel, height):
+        places = [(letter, x, height / 2 + 0.36 * size, end) for letter, x, _, end in places[:2]]
     return Markup("").join(
         Markup('<text class="side" x="{}" y="{}" font-size="{}" text-anchor="{}">{}</text>').format(
             f"{x:.1f}", f"{y:.1f}", f"{size:.1f}", anchor, letter
@@ -125,10 +129,15 @@ def _sides(panel: Panel, width: int, height: int) -> Markup:
     )
 
 
+def _is_low(panel: Panel, height: int) -> bool:
+    """Whether a plane is of a slice or two, so that letters and scale would lie on one another."""
+    return height < _LOWEST_NAMED * panel.text_pixels
+
+
 def _scale(panel: Panel, width: int, height: int) -> Markup:
     room_mm = _LARGEST_SCALE * width * panel.pixel_mm
     length_mm = next((one for one in _SCALES_MM if one <= room_mm), None)
-    if length_mm is None:
+    if length_mm is None or _is_low(panel, height):
         return Markup("")
     size = panel.text_pixels
     end, low = width - 0.6 * size, height - 0.6 * size

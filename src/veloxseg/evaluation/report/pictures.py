@@ -15,6 +15,7 @@ from veloxseg.evaluation.planes import PLANES, Plane, cut, display_window, plane
 from veloxseg.evaluation.report.cases import ReportedCase
 from veloxseg.evaluation.report.images import ImageFolder
 from veloxseg.evaluation.report.largest_error import find_largest_error, label_values
+from veloxseg.evaluation.report.origin import last_name
 from veloxseg.evaluation.report.panels import Panel, draw_panel
 from veloxseg.evaluation.report.views import View, crop_to_view, view_of
 from veloxseg.volumes.reading import read_volume
@@ -118,6 +119,12 @@ def _outline(case: ReportedCase, labels: Mapping[str, str]) -> _Outlined:
             )
         prediction = resample(prediction, reference.grid, interpolation="nearest", fill=0)
     groups = [label_values(key) for key in labels]
+    if not all(groups):
+        wrong = next(key for key, group in zip(labels, groups, strict=True) if not group)
+        raise VeloxSegError(
+            f"The summary's label {wrong} is no value of a mask. Expected keys such as 1, or "
+            "(1, 2) for a region."
+        )
     error = find_largest_error(prediction.data, reference.data, labels=groups, grid=reference.grid)
     view = view_of(error, reference.grid)
     x, y, z = error.index_zyx[::-1]
@@ -141,7 +148,7 @@ def _existing(path: Path | None, kind: str) -> Path:
     if path is None:
         raise VeloxSegError(f"The summary does not name the {kind}'s file.")
     if not path.is_file():
-        raise VeloxSegError(f"The {kind}'s file {path.name} is not there any more.")
+        raise VeloxSegError(f"The {kind}'s file {last_name(path)} is not there any more.")
     return path
 
 
@@ -158,20 +165,29 @@ def _read_channels(
     if images is None:
         return {}, []
     channels: dict[str, tuple[Volume | None, tuple[float, float]]] = {}
-    notes = []
-    for name, file in images.find(case.name, case.ending).items():
+    notes: list[str] = []
+    files = images.find(case.name, case.ending)
+    if not files:
+        notes.append(_no_image(images.folder / f"{case.name}_0000{case.ending}"))
+    for name, file in files.items():
+        if not file.is_file():
+            notes.append(_no_image(file))
+            continue
         try:
             image = read_volume(file)
         except (VeloxSegError, OSError) as error:
             notes.append(_brief(error, case, file))
             continue
-        channels[name] = (crop_to_view(image, view), display_window(name, image.data))
-    if not channels and not notes:
-        wanted = f"{case.name}_0000{case.ending}"
-        if images.channels is not None:
-            wanted = " or ".join(f"{case.name}_{one:04d}{case.ending}" for one in images.channels)
-        notes = [f"No image: {wanted} is not in {images.folder.name}."]
+        part = crop_to_view(image, view)
+        if part is None:
+            notes.append(f"{file.name} lies elsewhere: no voxel of it is near the masks.")
+            continue
+        channels[name] = (part, display_window(name, image.data))
     return channels, notes
+
+
+def _no_image(file: Path) -> str:
+    return f"No image: {file.name} is not in {file.parent.name}."
 
 
 def _draw(

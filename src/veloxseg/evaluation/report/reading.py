@@ -150,10 +150,15 @@ def read_summary(path: Path) -> SummaryFile:
     """Read a summary.json.
 
     Raises:
-        DatasetError: the file is cut short, no JSON or no summary of an evaluation, or it names no
-            case, no label or no metric that is known.
+        DatasetError: the path is a folder, the file is cut short, no JSON or no summary of an
+            evaluation, or it names no case, no label or no metric that is known.
         FileNotFoundError: there is none.
     """
+    if path.is_dir():
+        raise DatasetError(
+            f"{path}: is a folder. Expected the file that veloxseg evaluate -o or nnU-Net writes, "
+            f"such as {path / 'summary.json'}."
+        )
     try:
         content: Any = read_json(path)
     except VeloxSegError as error:  # whose advice is to remove the file
