@@ -124,6 +124,7 @@ def test_what_a_given_plan_leaves_no_choice_of_is_refused(raw: Path, command) ->
     assert "belongs to --published" in said
 
 
+@pytest.mark.slow  # what a preset fixes is tested in tests/planning
 def test_a_preset_fixes_network_spacing_and_training(raw: Path, root: Path, command) -> None:
     said = command(
         "veloxseg", "plan", "110", "--preset", "autopet2", "--target", "2gb", "--explain"

@@ -51,6 +51,7 @@ def test_nnunet_preprocesses_and_trains_a_veloxseg_plan(
     assert (fold / "validation" / "summary.json").is_file()
 
 
+@pytest.mark.slow  # nnU-Net finds it to predict as well
 def test_nnunet_train_finds_veloxseg_trainer_by_its_name(
     trained: Path, command: Command, nnunet_path: str
 ) -> None:

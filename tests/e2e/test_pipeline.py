@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from veloxseg.volumes.reading import read_volume
@@ -128,7 +129,7 @@ def test_ctrl_c_leaves_a_checkpoint_from_which_resume_goes_on(
     )
     _wait_for_second_epoch(fold, process)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=180)
     assert process.returncode == 130
     assert "veloxseg train 100 1" in errors
     assert "--resume" in errors
@@ -146,6 +147,7 @@ def test_ctrl_c_leaves_a_checkpoint_from_which_resume_goes_on(
     assert (fold / "validation" / "summary.json").is_file()
 
 
+@pytest.mark.slow  # the trainer's own test is the quick one
 def test_the_same_seed_gives_the_same_first_losses(trained: Path, command: Command) -> None:
     first, again, other = command("python", "-c", _LOSSES).stdout.split()
     assert len(first.split(",")) == 3

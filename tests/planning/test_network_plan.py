@@ -46,7 +46,7 @@ def whole_cell(config):
     return cell
 
 
-@settings(max_examples=2000, deadline=None, derandomize=True)
+@settings(max_examples=500, deadline=None, derandomize=True)
 @given(axes(extents), axes(spacings), axes(structures), targets, sizes, st.sampled_from(CHANNELS))
 @example((2, 1024, 1024), (10.0, 0.1, 0.1), (0.2, 0.2, 0.2), TARGETS["cpu"], "B", ("CT",))
 @example((1024, 2, 2), (0.1, 10.0, 10.0), (math.inf,) * 3, TARGETS["cpu"], "L", ("CT",))
@@ -73,7 +73,7 @@ def test_every_dataset_gets_a_legal_network_within_its_memory(
     assert all(d.value and d.why for d in plan.decisions)
 
 
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(axes(st.integers(2, 80)), axes(structures))
 def test_a_case_that_fits_is_covered_whole(shape, structure):
     config = plan_network(numbers(shape, (1.0,) * 3, structure), target=TARGETS["24gb"]).network

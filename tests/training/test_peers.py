@@ -144,7 +144,9 @@ def test_nnunets_own_plan_of_another_spacing_asks_for_cases_of_its_own(workspace
 
 @pytest.mark.usefixtures("short")
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # nnU-Net imports all its trainers
-@pytest.mark.parametrize("network", ["segresnet", "nnunet_own"])
+@pytest.mark.parametrize(
+    "network", ["segresnet", pytest.param("nnunet_own", marks=pytest.mark.slow)]
+)
 def test_a_network_is_trained_validated_resumed_and_predicts_by_nnunet(workspace, network):
     if network in MONAI:
         pytest.importorskip("monai")
