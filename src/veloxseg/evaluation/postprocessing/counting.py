@@ -1,6 +1,6 @@
 """A case's voxels, counted by component, so that any choice of components has a Dice at once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,11 +119,13 @@ class CountCase:
             counted = referred.data != self.ignore_label
         masks = _Masks(mask=mask, reference=referred.data, counted=counted)
         voxel_ml = voxel_volume_ml(referred.spacing_zyx)
+        sums = [[np.count_nonzero(one) for one in masks.of(label)] for label in self.labels]
+        predicted_sums, correct_sums, referred_sums = np.array(sums, np.int64).T
         return CaseCounts(
             voxel_ml=voxel_ml,
-            predicted=_sums(masks.predicted, self.labels),
-            correct=_sums(masks.correct, self.labels),
-            referred=_sums(masks.referred, self.labels),
+            predicted=predicted_sums,
+            correct=correct_sums,
+            referred=referred_sums,
             targets=tuple(
                 _count_target(target, masks, self.labels, voxel_ml) for target in self.targets
             ),
@@ -160,14 +162,11 @@ class _Masks:
     reference: npt.NDArray[np.integer]
     counted: BoolArray
 
-    def predicted(self, label: Label) -> BoolArray:
-        return mask_of(self.mask, label) & self.counted
-
-    def referred(self, label: Label) -> BoolArray:
-        return mask_of(self.reference, label) & self.counted
-
-    def correct(self, label: Label) -> BoolArray:
-        return self.predicted(label) & mask_of(self.reference, label)
+    def of(self, label: Label) -> tuple[BoolArray, BoolArray, BoolArray]:
+        """Where a label is predicted, correctly predicted, and in the reference."""
+        predicted = mask_of(self.mask, label) & self.counted
+        referred = mask_of(self.reference, label) & self.counted
+        return predicted, predicted & referred, referred
 
 
 def _count_target(
@@ -180,8 +179,9 @@ def _count_target(
     predicted, correct = np.zeros((2, len(labels), number), np.int64)
     for place, label in enumerate(labels):
         if not set(members(label)).isdisjoint(target.values):  # else its voxels are in none
-            predicted[place] = _by_component(numbers, masks.predicted(label), number)
-            correct[place] = _by_component(numbers, masks.correct(label), number)
+            predicted_voxels, correct_voxels, _ = masks.of(label)
+            predicted[place] = _by_component(numbers, predicted_voxels, number)
+            correct[place] = _by_component(numbers, correct_voxels, number)
     return TargetCounts(
         sizes=components.sizes,
         is_true=is_true[1:],
@@ -193,10 +193,6 @@ def _count_target(
 
 def _by_component(numbers: npt.NDArray[np.int32], mask: BoolArray, number: int) -> _Integers:
     return np.bincount(numbers[mask], minlength=number + 1)[1:]
-
-
-def _sums(voxels: Callable[[Label], BoolArray], labels: Sequence[Label]) -> _Integers:
-    return np.array([np.count_nonzero(voxels(label)) for label in labels], np.int64)
 
 
 def _dice(predicted: _Integers, correct: _Integers, referred: _Integers) -> npt.NDArray[np.float64]:

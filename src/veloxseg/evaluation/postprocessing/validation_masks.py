@@ -31,19 +31,18 @@ def find_validation_masks(
         _require_validation(run, fold, ending)
     folder = references or _references(run, workspace)
     pairs: dict[str, MaskPair] = {}
-    fold_of: dict[str, int | str] = {}
     for fold in run.folds:
         predicted = find_predictions(_validation(run, fold), ending)
         for pair in pair_masks(predicted, folder, ending, subset=True)[0]:
             name = pair.name
             if name in pairs:
+                other = pairs[name].prediction.parents[1].name
                 raise DatasetError(
-                    f"{run.folder}: case {name} has a mask in fold_{fold_of[name]} and in "
-                    f"fold_{fold}. Expected each case in one fold. Were they trained with "
+                    f"{run.folder}: case {name} has a mask in {other} and in fold_{fold}. "
+                    f"Expected each case in one fold. Were they trained with "
                     f"different splits? Choose on one of them: veloxseg postprocess "
                     f"{_validation(run, fold).parent}"
                 )
-            fold_of[name] = fold
             pairs[name] = replace(pair, fold=fold if isinstance(fold, int) else None)
     return [pairs[name] for name in sorted(pairs)]
 
