@@ -129,7 +129,7 @@ def test_ctrl_c_leaves_a_checkpoint_from_which_resume_goes_on(
     )
     _wait_for_second_epoch(fold, process)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=180)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "veloxseg train 100 1" in errors
     assert "--resume" in errors
