@@ -54,18 +54,24 @@ def raw(patients: Path, root: Path, command) -> Path:
     return root / "nnUNet_raw" / "Dataset110_Given"
 
 
-def test_published_configurations_are_planned_trained_exported_and_predicted_with(
-    raw: Path, root: Path, command, tmp_path: Path
-) -> None:
-    for name, content in (("model", MODEL), ("training", TRAINING)):
-        (tmp_path / f"{name}.json").write_text(json.dumps(content))
-    said = command(
-        "veloxseg", "plan", "110", "--published", tmp_path / "model.json",
-        tmp_path / "training.json",
-    ).stdout  # fmt: skip
-    assert "save_interval" in said  # what cannot be honoured is named, asked or not
-    assert "not honoured" in said
-    assert "Plan (x, y, z)" in said
+@pytest.fixture(scope="module")
+def planned(raw: Path, command, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What is said where the dataset gets the published plan."""
+    folder = tmp_path_factory.mktemp("published")
+    return command("veloxseg", "plan", "110", "--published", *published_files(folder)).stdout
+
+
+def published_files(folder: Path, **changes: object) -> list[Path]:
+    files = [folder / "model.json", folder / "training.json"]
+    for file, content in zip(files, (MODEL, TRAINING | changes), strict=True):
+        file.write_text(json.dumps(content))
+    return files
+
+
+def test_published_configurations_are_a_plan(planned: str, root: Path) -> None:
+    assert "save_interval" in planned  # what cannot be honoured is named, asked or not
+    assert "not honoured" in planned
+    assert "Plan (x, y, z)" in planned
     preprocessed = root / "nnUNet_preprocessed" / "Dataset110_Given"
     plans = json.loads((preprocessed / "VeloxSegPlans.json").read_text())
     assert plans["transpose_forward"] == [2, 1, 0]
@@ -77,6 +83,11 @@ def test_published_configurations_are_planned_trained_exported_and_predicted_wit
     (split,) = json.loads((preprocessed / "splits_final.json").read_text())
     assert [len(split[part]) for part in ("train", "val", "test")] == [3, 1, 1]
 
+
+@pytest.mark.slow  # tests/training, tests/bundle and tests/runtime have its stages one by one
+def test_a_published_plan_is_trained_exported_and_predicted_with(
+    planned: str, raw: Path, root: Path, command, tmp_path: Path
+) -> None:
     command("veloxseg", "preprocess", "110")
     command("veloxseg", "train", "110", "0", "--minutes", "0.05")
     bundle = tmp_path / "published.veloxseg"
@@ -84,6 +95,8 @@ def test_published_configurations_are_planned_trained_exported_and_predicted_wit
     pipeline = json.loads((bundle / "pipeline.json").read_text())
     assert pipeline["overlap"] == 0.25
     assert pipeline["mirror_axes"] == []  # training mirrored nothing
+    splits = root / "nnUNet_preprocessed" / "Dataset110_Given" / "splits_final.json"
+    (split,) = json.loads(splits.read_text())
     (case,) = split["test"]
     images = [raw / "imagesTr" / f"{case}_000{channel}.nii.gz" for channel in (0, 1)]
     mask = tmp_path / "mask.nii.gz"
@@ -91,25 +104,18 @@ def test_published_configurations_are_planned_trained_exported_and_predicted_wit
     found, image = read_volume(mask), read_volume(images[0])
     assert same_grid(found, image.grid)
     assert set(np.unique(found.data)) <= {0, 1}
-
-
-def test_a_fold_that_a_single_split_does_not_have_is_refused(raw: Path, command) -> None:
     said = command("veloxseg", "train", "110", "1", "--minutes", "0.05", code=2).stderr
     assert "no fold 1" in said
 
 
 def test_other_splits_than_the_ones_there_are_refused_and_kept(
-    raw: Path, root: Path, command, tmp_path: Path
+    planned: str, root: Path, command, tmp_path: Path
 ) -> None:
     preprocessed = root / "nnUNet_preprocessed" / "Dataset110_Given"
     files = [preprocessed / name for name in ("splits_final.json", "VeloxSegPlans.json")]
     before = [file.read_text() for file in files]
-    (tmp_path / "model.json").write_text(json.dumps(MODEL))
-    (tmp_path / "training.json").write_text(json.dumps(TRAINING | {"train_rate": 0.8}))
-    said = command(
-        "veloxseg", "plan", "110", "--published", tmp_path / "model.json",
-        tmp_path / "training.json", code=2,
-    ).stderr  # fmt: skip
+    others = published_files(tmp_path, train_rate=0.8)
+    said = command("veloxseg", "plan", "110", "--published", *others, code=2).stderr
     assert "holds other splits already" in said
     assert [file.read_text() for file in files] == before
     said = command("veloxseg", "plan", "110", "--preset", "msd01", code=2).stderr

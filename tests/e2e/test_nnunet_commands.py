@@ -32,6 +32,7 @@ def nnunet_path(command: Command) -> str:
     return printed.strip()
 
 
+@pytest.mark.slow  # that nnU-Net finds the trainer is seen where it predicts
 def test_nnunet_preprocesses_and_trains_a_veloxseg_plan(
     trained: Path, command: Command, nnunet_path: str, tmp_path: Path
 ) -> None:
@@ -51,7 +52,7 @@ def test_nnunet_preprocesses_and_trains_a_veloxseg_plan(
     assert (fold / "validation" / "summary.json").is_file()
 
 
-@pytest.mark.slow  # nnU-Net finds it to predict as well
+@pytest.mark.slow
 def test_nnunet_train_finds_veloxseg_trainer_by_its_name(
     trained: Path, command: Command, nnunet_path: str
 ) -> None:

@@ -5,11 +5,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from veloxseg.volumes.reading import read_volume
 from veloxseg.volumes.volume import same_grid
 
 
+@pytest.mark.slow  # each command's own tests are quick
 def test_patients_without_pet_are_trained_on_predicted_and_counted_apart(
     patients: Path, root: Path, command, tmp_path: Path
 ) -> None:

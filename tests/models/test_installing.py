@@ -112,6 +112,18 @@ def test_a_bundle_with_a_changed_file_is_refused(
     assert known_models() == {}
 
 
+def test_a_bundle_without_a_model_is_refused(folder_bundle: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(folder_bundle, tmp_path / "liver.veloxseg")
+    manifest = json.loads((source / "manifest.json").read_text())
+    del manifest["files"]["model.onnx"]
+    (source / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"no ONNX model\. Expected model\.onnx"):
+        install_model(source)
+    with pytest.raises(BundleError, match=r"no ONNX model\. Expected model\.onnx"):
+        open_bundle(source).read_model()
+    assert known_models() == {}
+
+
 @pytest.mark.parametrize("name", ["../evil.onnx", "/evil.onnx", "a/../../evil.onnx", "C:\\evil"])
 def test_a_zip_with_a_path_that_leaves_the_bundle_is_refused(
     name: str, zip_bundle: Path, installed: Path, tmp_path: Path

@@ -269,6 +269,7 @@ def test_a_sarcoma_in_ct_and_pet_has_the_mask_of_nnunet(shared, setting, runs, t
     require_same(*runs(images, chosen), images, tmp_path)
 
 
+@pytest.mark.slow  # the hippocampus and the sarcoma are quicker
 def test_a_brain_tumour_in_mr_has_the_mask_of_nnunet(shared, setting, runs, tmp_path):
     folder = shared / "data" / "brats2013" / "pat0003"
     names = ("Flair_subtrMeanDivStd.nii.gz", "T1c_subtrMeanDivStd.nii.gz")

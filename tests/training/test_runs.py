@@ -63,6 +63,13 @@ def test_a_fold_folder_means_that_fold(workspace: Workspace) -> None:
     assert find_run(str(folder / "fold_all")).folds == ("all",)
 
 
+def test_a_copy_of_a_fold_is_none(workspace: Workspace) -> None:
+    folder = _make_run(workspace, "VeloxSegTrainer", finished=["0", "0_backup", "1.old"])
+    assert find_run(folder).folds == (0,)
+    with pytest.raises(BundleError, match=r"fold_0_backup: no trained model"):
+        find_run(folder / "fold_0_backup")
+
+
 def test_a_model_trained_on_all_cases_is_taken_where_there_is_no_other(
     workspace: Workspace,
 ) -> None:

@@ -66,6 +66,18 @@ class Bundle:
         _require_hash(self.path, name, found=found, expected=self.manifest.files[name])
         return content
 
+    def require_model(self) -> None:
+        """Check that there is something to predict with.
+
+        Raises:
+            BundleError: the bundle has no model of any precision.
+        """
+        if not self.precisions:
+            raise BundleError(
+                f"{self.path}: no ONNX model. Expected {model_file('float32')}. Export the bundle "
+                "again."
+            )
+
     def read_model(self, precision: Precision = "float32") -> bytes:
         """The ONNX model of a precision.
 
@@ -85,6 +97,7 @@ class Bundle:
         return self.manifest.files[model_file(precision)]
 
     def _require_precision(self, precision: Precision) -> None:
+        self.require_model()
         if precision not in self.precisions:
             raise BundleError(
                 f"{self.path}: no {precision} model. It holds {', '.join(self.precisions)}. "

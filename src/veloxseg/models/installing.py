@@ -49,9 +49,9 @@ def install_model(
         progress: Of a download: told (bytes done, bytes in all).
 
     Raises:
-        BundleError: it is no sound bundle, cannot be downloaded, has another hash or no legal name,
-            another model has that name, or the user's folder is not to be written to. What was
-            installed before stays as it was.
+        BundleError: it is no sound bundle or one without a model, cannot be downloaded, has another
+            hash or no legal name, another model has that name, or the user's folder is not to be
+            written to. What was installed before stays as it was.
         OSError: the disk is full.
     """
     text = str(source)
@@ -102,6 +102,7 @@ def _install(path: Path, name: str, sha256: str | None, *, replace: bool) -> Kno
     if sha256 is not None:
         _require_hash(path, sha256)
     bundle = open_bundle(path)
+    bundle.require_model()
     model = KnownModel(name=name, path=installed_folder() / f"{name}{ENDING}", origin="installed")
     known = known_models().get(name)
     is_same = known is not None and _manifest_hash(known.path) == bundle_hash(path)

@@ -1,5 +1,6 @@
 """Trained runs: which folder and folds a name means."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from veloxseg.errors import BundleError
 from veloxseg.planning.files import PLANS_NAME
 
 FINAL = "checkpoint_final.pth"
+
+_FOLD = re.compile(r"fold_(\d+|all)")  # a copy, fold_0_backup, is none
 
 
 def has_begun(folder: Path) -> bool:
@@ -58,7 +61,7 @@ def find_run(run: str | Path, *, workspace: Workspace | None = None) -> Run:
     path = Path(run).expanduser()
     if path.is_dir() and (path / "plans.json").is_file():
         return _finished(path, None)
-    if path.is_dir() and path.name.startswith("fold_"):
+    if path.is_dir() and _FOLD.fullmatch(path.name):
         return _finished(path.resolve().parent, path.resolve().name.removeprefix("fold_"))
     if path.exists() or workspace is None or len(path.parts) > 2:
         raise BundleError(
@@ -103,7 +106,8 @@ def _finished(folder: Path, fold: str | None) -> Run:
             raise BundleError(
                 f"{folder}: no {file}. Expected it beside the folds. Copy the whole folder again."
             )
-    begun = sorted(path.name.removeprefix("fold_") for path in folder.glob("fold_*"))
+    names = (_FOLD.fullmatch(path.name) for path in folder.glob("fold_*"))
+    begun = sorted(name[1] for name in names if name)
     done = [name for name in begun if (folder / f"fold_{name}" / FINAL).is_file()]
     if fold is None:
         numbered = [name for name in done if name != "all"]

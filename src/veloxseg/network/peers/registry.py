@@ -83,6 +83,7 @@ _ROWS = (
         library="nnunet",
         class_name=f"{_UNETS}.PlainConvUNet",
         arguments=_UNET,
+        recipe=_LOWER_RATE,
         paper="Isensee et al., Nature Methods 18, 2021",
     ),
     Peer(
@@ -91,6 +92,7 @@ _ROWS = (
         library="nnunet",
         class_name=f"{_UNETS}.ResidualEncoderUNet",
         arguments=_UNET,
+        recipe=_LOWER_RATE,
         paper="Isensee et al., MICCAI 2024, arXiv 2404.09556",
     ),
     Peer(
