@@ -29,7 +29,15 @@ from veloxseg.errors import VeloxSegError
 from veloxseg.installation import extension_folder
 from veloxseg.quiet import printing_to_log
 
-NETWORKS = ("veloxseg_s", "veloxseg_b", "veloxseg_l", "nnunet_own", "segresnet", "swinunetr")
+NETWORKS = (
+    "veloxseg_s",
+    "veloxseg_b",
+    "veloxseg_l",
+    "nnunet_own",
+    "segresnet",
+    "segresnet_8",
+    "swinunetr",
+)
 CPU_MINUTES = 30.0
 SETTINGS_FILE = "settings.json"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1"}

@@ -17,6 +17,7 @@ from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import BundleError, DatasetError, PlanError
 from veloxseg.installation import extension_folder
 from veloxseg.network.config import NetworkConfig
+from veloxseg.network.peers.registry import PEERS
 from veloxseg.planning.files import CONFIGURATION, plans_file
 from veloxseg.planning.peer_plans import NETWORKS, network_plans
 from veloxseg.planning.recipe import recipe_of
@@ -28,7 +29,7 @@ from veloxseg.volumes.reading import read_volume
 # nnU-Net's simple storage maps its files read-only, which PyTorch mentions once
 pytestmark = pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
 
-MONAI = ("segresnet", "basicunet", "mednext_s", "swinunetr", "unetr", "vnet", "swinunetr_24")
+MONAI = tuple(name for name, row in PEERS.items() if row.library == "monai")
 
 
 @pytest.fixture

@@ -73,6 +73,8 @@ _UNET = {
     "nonlin_kwargs": {"inplace": True},
 }
 
+_SEGRESNET = {"blocks_down": [1, 2, 2, 4], "blocks_up": [1, 1, 1]}
+
 # The planned rate is too high for them: docs/peers.md has what it was tried on.
 _LOWER_RATE = {"learning_rate": 1e-3}
 
@@ -105,11 +107,20 @@ _ROWS = (
     ),
     Peer(
         name="segresnet",
-        title="SegResNet",
+        title="SegResNet, 16 filters",
         library="monai",
         class_name=f"{_MONAI}.SegResNet",
-        # 16 filters: as in MONAI's model zoo for brain tumours; the library's default is 8
-        arguments={"init_filters": 16, "blocks_down": [1, 2, 2, 4], "blocks_up": [1, 1, 1]},
+        arguments=_SEGRESNET | {"init_filters": 16},  # as in MONAI's model zoo for brain tumours
+        multiple=8,
+        recipe=_LOWER_RATE,
+        paper="Myronenko, BrainLes 2018, arXiv 1810.11654",
+    ),
+    Peer(
+        name="segresnet_8",
+        title="SegResNet, 8 filters",
+        library="monai",
+        class_name=f"{_MONAI}.SegResNet",
+        arguments=_SEGRESNET | {"init_filters": 8},  # the library's default
         multiple=8,
         recipe=_LOWER_RATE,
         paper="Myronenko, BrainLes 2018, arXiv 1810.11654",
