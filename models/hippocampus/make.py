@@ -1,7 +1,7 @@
 """The model ``hippocampus`` from its training cases, and its cross-validation.
 
     python models/hippocampus/make.py DATASET WORK [--jobs 2] [--ship]
-    python models/hippocampus/make.py DATASET WORK --beside nnunet --cpu-minutes 24 [--jobs 2]
+    python models/hippocampus/make.py DATASET WORK --beside nnunet --cpu-minutes 18 [--jobs 2]
     python models/hippocampus/make.py DATASET WORK --shipped [--jobs 2]
 
 DATASET is MSD Task04 in nnU-Net's raw format, named Dataset004_Hippocampus. Five folds are trained
@@ -9,9 +9,10 @@ for 36 minutes of CPU time each, on one thread each: three hours. Every fold is 
 as it will be shipped and predicts, by the runtime, the cases that it has not seen; ``WORK`` gets
 the masks, ``evaluation.json`` and ``report.html``. The bundle of all five folds is
 ``hippocampus.zip``; ``--ship`` puts it into the package. ``--beside`` trains another network for as
-long, fold by fold with VeloxSeg, and judges it on the same cases. ``--shipped`` trains and exports
-nothing of VeloxSeg's: it judges the five networks of the model in the package. What is done is
-passed over: stop it and run it again.
+long, fold by fold with VeloxSeg, and judges it on the same cases. ``--folds 0 1`` trains and judges
+some of the folds and makes no model of them. ``--shipped`` trains and exports nothing of
+VeloxSeg's: it judges the five networks of the model in the package. What is done is passed over:
+stop it and run it again.
 """
 
 import argparse
@@ -63,35 +64,37 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="folds at a time, one thread each")
     parser.add_argument("--beside", action="append", default=[], metavar="NETWORK")
     parser.add_argument("--cpu-minutes", type=float, default=CPU_MINUTES, help="of each training")
+    parser.add_argument("--folds", type=int, nargs="+", choices=FOLDS, default=FOLDS)
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--ship", action="store_true")
     kind.add_argument("--shipped", action="store_true")
     options = parser.parse_args()
+    if options.ship and set(options.folds) != set(FOLDS):
+        parser.error("--ship: the model is made of all folds")
     workspace = Workspace.resolve(options.work)
     prepare(options.dataset, options.work, workspace, beside=options.beside)
     networks = [*([] if options.shipped else [VELOXSEG]), *options.beside]
-    minutes = options.cpu_minutes
+    minutes, folds = options.cpu_minutes, sorted(set(options.folds))
     with ThreadPoolExecutor(options.jobs) as pool:
-        jobs = product(FOLDS, networks)  # a fold's networks at once: the machine's pace may change
+        jobs = product(folds, networks)  # a fold's networks at once: the machine's pace may change
         list(pool.map(lambda job: train(options.work, workspace, *job, minutes), jobs))
     run = run_folder(workspace, DATASET)
-    if not options.shipped:
-        veloxseg("postprocess", run, root=options.work)
-    bundles = [make_bundle(options.work, run, fold, options.shipped) for fold in FOLDS]
+    bundles = [make_bundle(options.work, run, fold, options.shipped) for fold in folds]
     with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(lambda *one: predict_unseen(options.work, workspace, *one), FOLDS, bundles))
+        list(pool.map(lambda *one: predict_unseen(options.work, workspace, *one), folds, bundles))
     methods = {
         name: [options.work / "masks" / name / bundle.stem for bundle in bundles] for name in MASKS
     }
     for network in options.beside:
         beside = run_folder(workspace, DATASET, network=network)
-        methods[network] = [beside / f"fold_{fold}" / "validation" for fold in FOLDS]
+        methods[network] = [beside / f"fold_{fold}" / "validation" for fold in folds]
     evaluation = judge(options.work, workspace, methods)
     for name in methods:
         print(f"\n{name}\n\n{_table(_figures(evaluation, name))}")
-    if options.shipped:
+    if options.shipped or len(folds) < len(FOLDS):
         return
-    bundle = export(options.work, run, evaluation, cpu_hours=minutes * len(FOLDS) / 60)
+    veloxseg("postprocess", run, root=options.work)
+    bundle = export(options.work, run, evaluation, cpu_hours=minutes * len(folds) / 60)
     if options.ship:
         shipped_folder().mkdir(exist_ok=True)
         shutil.copyfile(bundle, shipped_folder() / bundle.name)
