@@ -88,10 +88,11 @@ def main() -> None:
     for network in options.beside:
         beside = run_folder(workspace, DATASET, network=network)
         methods[network] = [beside / f"fold_{fold}" / "validation" for fold in folds]
-    evaluation = judge(options.work, workspace, methods)
+    some = len(folds) < len(FOLDS)
+    evaluation = judge(options.work, workspace, methods, subset=some)
     for name in methods:
         print(f"\n{name}\n\n{_table(_figures(evaluation, name))}")
-    if options.shipped or len(folds) < len(FOLDS):
+    if options.shipped or some:
         return
     veloxseg("postprocess", run, root=options.work)
     bundle = export(options.work, run, evaluation, cpu_hours=minutes * len(folds) / 60)
@@ -152,14 +153,15 @@ def predict_unseen(work: Path, workspace: Workspace, fold: int, bundle: Path) ->
 
 
 def judge(
-    work: Path, workspace: Workspace, methods: Mapping[str, Sequence[Path]]
+    work: Path, workspace: Workspace, methods: Mapping[str, Sequence[Path]], *, subset: bool
 ) -> dict[str, Any]:
-    """Evaluate all cases, each by the fold that has not seen it, and write a report.
+    """Evaluate the cases, each by the fold that has not seen it, and write a report.
 
     Args:
         work: Where to.
         workspace: Where the references are.
         methods: Each one's folders of masks; the first one is compared with the others.
+        subset: There are cases without masks, of folds that are left out.
     """
     raw, output = workspace.raw / DATASET, work / "evaluation.json"
     gathered = {name: _gather(work, name, folders) for name, folders in methods.items()}
@@ -167,7 +169,7 @@ def judge(
     words = [gathered.pop(first), raw / "labelsTr", "--name", first, "-o", output]
     for name, folder in gathered.items():
         words += ["--other", f"{name}={folder}"]
-    veloxseg("evaluate", *words)
+    veloxseg("evaluate", *words, *(["--subset"] if subset else []))
     title = "Hippocampus, cross-validation"
     veloxseg("report", output, "--images", raw / "imagesTr", "--title", title)
     found: dict[str, Any] = read_json(output)
@@ -216,7 +218,8 @@ def veloxseg(*words: Any, root: Path | None = None) -> None:
 def _gather(work: Path, name: str, folders: Sequence[Path]) -> Path:
     """One folder of all folds' masks."""
     target = work / "masks" / f"{name}_all"
-    target.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)  # of other folds than today's
+    target.mkdir(parents=True)
     for folder in folders:
         for mask in folder.glob("*.nii.gz"):
             shutil.copyfile(mask, target / mask.name)
