@@ -195,21 +195,25 @@ def test_networks_are_trained_judged_and_measured_and_a_stopped_training_goes_on
 
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    row = done.stdout.splitlines()[-1]
+    row = _row(done.stdout)
     trained = read_json(results / "veloxseg_s.train.json")
     record = read_record(folder / "fold_0")
     assert trained["steps"] == record["steps"] > stopped["steps"]
     assert (trained["minutes"], trained["clock"], trained["batch_size"]) == (0.2, "CPU", 2)
     assert record["cpu_seconds"] == pytest.approx(12, abs=4)
-    assert row.startswith("| veloxseg_s |")
     assert f"| {trained['learning_rate']:g} | {trained['steps']} |" in row
     assert read_json(results / "veloxseg_s.measure.json")["cases"] == 1
     assert len(read_json(results / "veloxseg_s.judge.json")["cases"]) == 1
 
     before = {file: file.stat().st_mtime_ns for file in results.iterdir()}
     again = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert again.stdout.splitlines()[-1] == row
+    assert _row(again.stdout) == row
     assert {file: file.stat().st_mtime_ns for file in results.iterdir()} == before
+
+
+def _row(printed):
+    (row,) = (line for line in printed.splitlines() if line.startswith("| veloxseg_s |"))
+    return row
 
 
 def _stopped_in_training(words, fold):
