@@ -69,12 +69,13 @@ def main() -> None:
     kind.add_argument("--ship", action="store_true")
     kind.add_argument("--shipped", action="store_true")
     options = parser.parse_args()
-    if options.ship and set(options.folds) != set(FOLDS):
+    minutes, folds = options.cpu_minutes, sorted(set(options.folds))
+    some = len(folds) < len(FOLDS)
+    if options.ship and some:
         parser.error("--ship: the model is made of all folds")
     workspace = Workspace.resolve(options.work)
     prepare(options.dataset, options.work, workspace, beside=options.beside)
     networks = [*([] if options.shipped else [VELOXSEG]), *options.beside]
-    minutes, folds = options.cpu_minutes, sorted(set(options.folds))
     with ThreadPoolExecutor(options.jobs) as pool:
         jobs = product(folds, networks)  # a fold's networks at once: the machine's pace may change
         list(pool.map(lambda job: train(options.work, workspace, *job, minutes), jobs))
@@ -88,7 +89,6 @@ def main() -> None:
     for network in options.beside:
         beside = run_folder(workspace, DATASET, network=network)
         methods[network] = [beside / f"fold_{fold}" / "validation" for fold in folds]
-    some = len(folds) < len(FOLDS)
     evaluation = judge(options.work, workspace, methods, subset=some)
     for name in methods:
         print(f"\n{name}\n\n{_table(_figures(evaluation, name))}")

@@ -75,7 +75,7 @@ _UNET = {
 
 _SEGRESNET = {"blocks_down": [1, 2, 2, 4], "blocks_up": [1, 1, 1]}
 
-# The planned rate is too high for them: docs/peers.md has what it was tried on.
+# Below the planned rate: docs/peers.md has what that rests on, and how little for some.
 _LOWER_RATE = {"learning_rate": 1e-3}
 
 _ROWS = (
