@@ -63,6 +63,18 @@ def test_a_fold_folder_means_that_fold(workspace: Workspace) -> None:
     assert find_run(str(folder / "fold_all")).folds == ("all",)
 
 
+def test_a_link_is_the_fold_that_its_place_or_its_target_says(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    folder = _make_run(workspace, "VeloxSegTrainer", finished=["0", "1"])
+    (folder / "fold_1").rename(tmp_path / "kept_on_another_disk")
+    (folder / "fold_1").symlink_to(tmp_path / "kept_on_another_disk")
+    (tmp_path / "fold_5").symlink_to(folder / "fold_0")
+    for link, fold in ((folder / "fold_1", 1), (tmp_path / "fold_5", 0)):
+        assert find_run(link).folder == folder
+        assert find_run(link).folds == (fold,)
+
+
 def test_a_copy_of_a_fold_is_none(workspace: Workspace) -> None:
     folder = _make_run(workspace, "VeloxSegTrainer", finished=["0", "0_backup", "1.old"])
     assert find_run(folder).folds == (0,)

@@ -62,7 +62,10 @@ def find_run(run: str | Path, *, workspace: Workspace | None = None) -> Run:
     if path.is_dir() and (path / "plans.json").is_file():
         return _finished(path, None)
     if path.is_dir() and _FOLD.fullmatch(path.name):
-        return _finished(path.resolve().parent, path.resolve().name.removeprefix("fold_"))
+        folder = path.absolute()
+        if not (folder.parent / "plans.json").is_file():
+            folder = folder.resolve()  # a link from elsewhere
+        return _finished(folder.parent, folder.name.removeprefix("fold_"))
     if path.exists() or workspace is None or len(path.parts) > 2:
         raise BundleError(
             f"{path}: no trained model. Expected a folder such as "

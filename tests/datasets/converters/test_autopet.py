@@ -9,7 +9,6 @@ from veloxseg.datasets.converters.autopet import convert_autopet
 from veloxseg.datasets.converters.intensities import modality_of
 from veloxseg.datasets.converters.manifest import read_records
 from veloxseg.datasets.description import read_description
-from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import DatasetError, GeometryError, ImageReadError
 from veloxseg.volumes.reading import read_volume, write_volume
 from veloxseg.volumes.volume import Volume
@@ -20,11 +19,6 @@ STUDIES = (
     "PETCT_01140d52d8/08-13-2005-NA-PET-CT Ganzkoerper  primaer mit KM-56839",
 )
 NUMBERED = ("fdg_0b57b247b6_05-02-2002", "psma_95b833d65be26d2e_2018-04-23")
-
-
-@pytest.fixture
-def workspace(tmp_path):
-    return Workspace.resolve(tmp_path / "work")
 
 
 @pytest.fixture

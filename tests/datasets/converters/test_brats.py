@@ -70,11 +70,6 @@ def make_tree(source, release, *, label=True):
 
 
 @pytest.fixture
-def workspace(tmp_path):
-    return Workspace.resolve(tmp_path / "work")
-
-
-@pytest.fixture
 def source(tmp_path):
     return make_tree(tmp_path / "source", "2021")
 

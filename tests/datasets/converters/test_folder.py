@@ -10,7 +10,6 @@ from veloxseg.datasets.converters import case_writing
 from veloxseg.datasets.converters.folder import convert_folder
 from veloxseg.datasets.converters.manifest import read_records
 from veloxseg.datasets.description import read_description
-from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import DatasetError, GeometryError, ImageReadError
 from veloxseg.volumes.reading import read_grid, read_volume, write_volume
 from veloxseg.volumes.volume import Grid, Volume, same_grid
@@ -45,11 +44,6 @@ def source(tmp_path):
         put(folder / case / "PET_image.nii.gz", noise(PET_GRID, 10 + seed), PET_GRID)
         put(folder / case / "CT_mask.nii.gz", mask(CT_GRID), CT_GRID)
     return folder
-
-
-@pytest.fixture
-def workspace(tmp_path):
-    return Workspace.resolve(tmp_path / "work")
 
 
 def convert(source, workspace, **change):

@@ -6,17 +6,11 @@ from veloxseg.datasets.check import check_dataset
 from veloxseg.datasets.converters.hecktor import convert_hecktor
 from veloxseg.datasets.converters.manifest import read_records
 from veloxseg.datasets.description import read_description
-from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import DatasetError, GeometryError, ImageReadError
 from veloxseg.volumes.reading import read_volume, write_volume
 from veloxseg.volumes.volume import Volume, same_grid
 
 COARSE = (4.0, 3.5, 3.5)
-
-
-@pytest.fixture
-def workspace(tmp_path):
-    return Workspace.resolve(tmp_path / "work")
 
 
 @pytest.fixture

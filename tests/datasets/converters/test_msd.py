@@ -9,7 +9,6 @@ from veloxseg.datasets.check import check_dataset
 from veloxseg.datasets.converters.manifest import read_records
 from veloxseg.datasets.converters.msd import convert_msd
 from veloxseg.datasets.description import read_description
-from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import DatasetError, GeometryError, ImageReadError
 from veloxseg.volumes.reading import read_volume
 from veloxseg.volumes.volume import same_grid
@@ -56,11 +55,6 @@ def make_task(folder, *channels, modality=("MRI",), **change):
     }
     (folder / "dataset.json").write_text(json.dumps(content | change))
     return folder
-
-
-@pytest.fixture
-def workspace(tmp_path):
-    return Workspace.resolve(tmp_path / "work")
 
 
 @pytest.fixture

@@ -14,17 +14,11 @@ from veloxseg.datasets.converters.folder import convert_folder
 from veloxseg.datasets.converters.hecktor import convert_hecktor
 from veloxseg.datasets.converters.manifest import read_records
 from veloxseg.datasets.converters.preparing import registration_step
-from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import DatasetError, VeloxSegError
 from veloxseg.volumes.reading import read_volume, write_volume
 from veloxseg.volumes.volume import Volume
 
 SHIFT_XYZ = np.array([9.0, -7.0, 5.0])
-
-
-@pytest.fixture
-def workspace(tmp_path):
-    return Workspace.resolve(tmp_path / "work")
 
 
 @pytest.fixture
