@@ -54,7 +54,8 @@ _Network = Annotated[
     str,
     typer.Option(
         help=f"One of {', '.join(NETWORKS)}. The last is nnU-Net's own plan; all others differ "
-        "from the dataset's plan in the network, and some in the learning rate."
+        "from the dataset's plan in the network, some in the learning rate, and other libraries' "
+        "have no teachers."
     ),
 ]
 _Device = Annotated[DeviceName, typer.Option(help="Where to compute; auto takes a GPU if any.")]
@@ -170,7 +171,11 @@ def train(
         typer.Option(help="Peak of the schedule.", show_default="the plan's"),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint, if there is one, as begun.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on from the checkpoint, if there is one; what is not given is as begun.",
+        ),
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Train anew what has been trained.")

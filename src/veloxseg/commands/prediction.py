@@ -72,7 +72,7 @@ def predict(
     ] = BackendChoice.AUTO,
     precision: Annotated[
         PrecisionChoice,
-        typer.Option(help="Of the arithmetic; float32 gives the same masks on every machine."),
+        typer.Option(help="Of the arithmetic; an engine in float32 gives one mask anywhere."),
     ] = PrecisionChoice.FLOAT32,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads.", show_default="one for each core")
@@ -107,7 +107,7 @@ def predict(
     ] = False,
     max_memory: Annotated[
         float | None,
-        typer.Option(min=0.1, help="GB; cases estimated to need more are refused at once."),
+        typer.Option(min=0.1, help="GB; if a case is estimated to need more, none is predicted."),
     ] = None,
 ) -> None:
     """Predict masks with a bundle, on its images' own grids."""

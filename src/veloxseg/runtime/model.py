@@ -44,7 +44,7 @@ def load(
     Args:
         bundle: Its folder or zip, or the name of a model that ``veloxseg models`` lists.
         backend: The engine; None takes the one that is fastest here for that many patches.
-        precision: Of the arithmetic; float32 gives the same masks on every machine.
+        precision: Of the arithmetic; an engine in float32 gives one mask anywhere.
         threads: Threads to compute with; None: one for each core.
         device: ``auto``, ``cpu`` or ``cuda``, for the engines that know GPUs.
         num_patches: How many patches are to come, for the choice of the engine; None: many.
