@@ -10,7 +10,7 @@ import pytest
 from veloxseg.bundle.reading import Bundle, open_bundle
 from veloxseg.bundle.verification import open_engine
 from veloxseg.errors import BundleError
-from veloxseg.models.finding import find_model
+from veloxseg.models.finding import shipped_folder
 
 FOLDER = Path(__file__).resolve().parents[1] / "models" / "hippocampus"
 
@@ -31,13 +31,14 @@ def _logits(bundle: Bundle, patch: np.ndarray) -> np.ndarray:
 def test_the_shipped_model_is_the_mean_of_its_networks(
     one_network: ModuleType, tmp_path: Path
 ) -> None:
-    shipped = open_bundle(find_model("hippocampus").path)
+    model = shipped_folder() / "hippocampus.zip"
+    shipped = open_bundle(model)
     patch = np.random.default_rng(0).normal(size=(1, 1, *shipped.pipeline.patch_size))
     patch = patch.astype(np.float32)
     folds = []
     for fold in range(5):
         target = tmp_path / f"fold_{fold}.zip"
-        one_network.write_network("hippocampus", fold, target)
+        one_network.write_network(model, fold, target)
         folds.append(_logits(open_bundle(target), patch))
     expected = _logits(shipped, patch)
     np.testing.assert_allclose(np.mean(folds, axis=0), expected, atol=1e-3)
@@ -45,5 +46,5 @@ def test_the_shipped_model_is_the_mean_of_its_networks(
 
 
 def test_a_model_that_is_not_there_is_refused(one_network: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"no model of that name|no bundle"):
-        one_network.write_network("hippocampi", 0, tmp_path / "fold.zip")
+    with pytest.raises(BundleError, match="found nothing"):
+        one_network.write_network(tmp_path / "hippocampi.zip", 0, tmp_path / "fold.zip")

@@ -34,8 +34,10 @@ from veloxseg.datasets.splits import SPLITS_FILE
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.models.carding import add_card
 from veloxseg.models.finding import shipped_folder
+from veloxseg.models.installing import bundle_hash
 from veloxseg.planning.peer_plans import VELOXSEG
 from veloxseg.training.launch import run_folder
+from veloxseg.training.record import read_record
 
 NAME = "hippocampus"
 DATASET = "Dataset004_Hippocampus"
@@ -95,7 +97,7 @@ def main() -> None:
     if options.shipped or some:
         return
     veloxseg("postprocess", run, root=options.work)
-    bundle = export(options.work, run, evaluation, cpu_hours=minutes * len(folds) / 60)
+    bundle = export(options.work, run, evaluation, cpu_hours=cpu_hours(run, folds))
     if options.ship:
         shipped_folder().mkdir(exist_ok=True)
         shutil.copyfile(bundle, shipped_folder() / bundle.name)
@@ -128,11 +130,13 @@ def train(work: Path, workspace: Workspace, fold: int, network: str, cpu_minutes
 
 def make_bundle(work: Path, run: Path, fold: int, shipped: bool) -> Path:
     """A fold's network as a bundle: as trained here, or out of the shipped model."""
-    bundle = work / "folds" / f"{'shipped' if shipped else 'trained'}_{fold}.zip"
+    model = shipped_folder() / f"{NAME}.zip"
+    kind = f"shipped_{bundle_hash(model)[:8]}" if shipped else "trained"
+    bundle = work / "folds" / f"{kind}_{fold}.zip"
     if bundle.exists():
         return bundle
     if shipped:
-        write_network(NAME, fold, bundle)
+        write_network(model, fold, bundle)
     else:
         words = ["--tta", "--fp16-weights", "--no-postprocessing"]
         veloxseg("export", run / f"fold_{fold}", bundle, *words, root=work)
@@ -195,6 +199,12 @@ def export(work: Path, run: Path, evaluation: dict[str, Any], *, cpu_hours: floa
     add_card(bundle, card, evaluation={"cross_validation": cross_validation})
     print(f"{bundle}: {bundle.stat().st_size / 1e6:.2f} MB")
     return bundle
+
+
+def cpu_hours(run: Path, folds: Sequence[int]) -> float:
+    """What the trainings were given, which may be another day's budget."""
+    minutes: float = sum(read_record(run / f"fold_{fold}")["cpu_minutes"] for fold in folds)
+    return minutes / 60
 
 
 def unseen_cases(workspace: Workspace, fold: int) -> list[str]:

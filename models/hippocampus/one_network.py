@@ -8,21 +8,20 @@ from veloxseg.bundle.networks import read_networks
 from veloxseg.bundle.reading import open_bundle
 from veloxseg.bundle.trained_model import TrainedModel
 from veloxseg.bundle.writing import write_bundle
-from veloxseg.models.finding import resolve_model
 
 
-def write_network(model: str, fold: int, target: Path) -> None:
+def write_network(model: Path, fold: int, target: Path) -> None:
     """Write a bundle of the network that was trained on one fold.
 
     Args:
-        model: A bundle of all folds that ``veloxseg models`` lists, its weights in float16.
+        model: A bundle of all folds, its weights in float16.
         fold: Which of them.
         target: The bundle to make.
 
     Raises:
-        BundleError: there is no such model, or its network does not compute what it should.
+        BundleError: there is no such bundle, or its network does not compute what it should.
     """
-    shipped = open_bundle(resolve_model(model))
+    shipped = open_bundle(model)
     config, folds = read_networks(shipped)
     one = TrainedModel(
         config=config,
@@ -33,8 +32,8 @@ def write_network(model: str, fold: int, target: Path) -> None:
     graph, verification = make_float32(one, [])
     name = model_file("float32")
     about = {
-        "name": f"{model}_fold_{fold}",
-        "source": f"Network {fold} of {model}. {shipped.manifest.source}",
+        "name": f"{model.stem}_fold_{fold}",
+        "source": f"Network {fold} of {model.stem}. {shipped.manifest.source}",
         "multiply_adds": one.multiply_adds,
         "evaluation": {},
         "verification": {name: verification},

@@ -53,6 +53,19 @@ def test_a_file_in_the_outputs_place_is_refused_and_left_alone(tmp_path: Path) -
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
+def test_with_other_settings_no_training_of_the_users_is_deleted(tmp_path: Path) -> None:
+    _begin(tmp_path / "demo")
+    run = tmp_path / "demo/nnUNet_results/Dataset901_Phantoms"
+    run /= "VeloxSegTrainer__VeloxSegPlans__3d_fullres"
+    (run / "fold_0").mkdir(parents=True)
+    _begin(tmp_path / "demo", minutes=1.0)
+    assert not run.exists()
+    (run / "fold_1").mkdir(parents=True)
+    with pytest.raises(VeloxSegError, match="fold_1: a training that the demo did not make"):
+        _begin(tmp_path / "demo", minutes=2.0)
+    assert (run / "fold_1").is_dir()
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [

@@ -12,8 +12,9 @@ import pytest
 
 import veloxseg
 from bundles import small_network, write_small_bundle
-from veloxseg.bundle.reading import open_bundle
+from veloxseg.bundle.reading import Bundle, open_bundle
 from veloxseg.errors import BundleError
+from veloxseg.models import installing
 from veloxseg.models.finding import find_model, known_models, resolve_model
 from veloxseg.models.installing import bundle_hash, install_model, remove_model
 from veloxseg.runtime.prediction import predict
@@ -78,6 +79,28 @@ def test_another_model_of_that_name_is_refused_unless_it_is_to_be_replaced(
     install_model(other, replace=True)
     assert bundle_hash(model.path) == bundle_hash(other)
     assert [path.name for path in model.path.parent.iterdir()] == ["liver.veloxseg"]
+
+
+def test_a_link_gives_its_own_name(folder_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "kidney.veloxseg").symlink_to(folder_bundle)
+    assert install_model(tmp_path / "kidney.veloxseg").name == "kidney"
+
+
+def test_a_model_that_another_process_adds_meanwhile_is_not_lost(
+    folder_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, copy = _another(tmp_path), installing._copy
+
+    def slow_copy(bundle: Bundle, folder: Path) -> None:
+        copy(bundle, folder)
+        monkeypatch.setattr(installing, "_copy", copy)
+        install_model(other)
+
+    monkeypatch.setattr(installing, "_copy", slow_copy)
+    with pytest.raises(BundleError, match="another model is called liver"):
+        install_model(folder_bundle)
+    (model,) = find_model("liver").path.parent.iterdir()
+    assert bundle_hash(model) == bundle_hash(other)
 
 
 def test_a_shipped_model_is_known_and_only_hidden_on_purpose(
@@ -329,6 +352,7 @@ def test_a_path_that_exists_wins_over_a_name(
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert resolve_model("liver") == model.path
+    assert resolve_model("./liver") == Path("liver")  # a path, where nothing lies
     Path("liver").mkdir()
     assert resolve_model("liver") == Path("liver")
 

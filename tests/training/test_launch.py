@@ -62,6 +62,17 @@ def test_a_run_is_not_resumed_by_another_clock_than_it_was_begun_with():
         as_recorded(settings(resume=True, cpu_minutes=5), {"minutes": 10.0})
 
 
+def test_another_seed_than_a_run_was_begun_with_is_refused():
+    assert as_recorded(settings(resume=True, seed=7), {"seed": 7}).seed == 7
+    with pytest.raises(VeloxSegError, match=r"--seed 5 with --resume: .*begun with seed 7"):
+        as_recorded(settings(resume=True, seed=5), {"seed": 7})
+
+
+def test_two_lengths_of_one_training_are_refused():
+    with pytest.raises(VeloxSegError, match="Give one"):
+        settings(minutes=5, epochs=5)
+
+
 def test_a_run_without_a_record_is_resumed_with_the_defaults(tmp_path):
     resumed = as_recorded(settings(resume=True), read_record(tmp_path))
     assert (resumed.minutes, resumed.epochs, resumed.learning_rate) == (None, None, None)
@@ -99,8 +110,8 @@ def test_with_a_budget_of_cpu_time_the_training_process_augments(monkeypatch):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"minutes": 0}, {"cpu_minutes": -1}, {"minutes": float("nan")}, {"epochs": 0},
-     {"num_workers": -1}],
+    [{"minutes": 0}, {"cpu_minutes": -1}, {"minutes": float("nan")}, {"minutes": float("inf")},
+     {"epochs": 0}, {"num_workers": -1}],
 )  # fmt: skip
 def test_settings_without_sense_are_refused(wrong):
     with pytest.raises(VeloxSegError, match=r"[Ee]xpected"):

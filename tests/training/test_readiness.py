@@ -2,10 +2,17 @@ import json
 
 import pytest
 
+from veloxseg.atomic import write_json
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import DatasetError, PlanError, VeloxSegError
 from veloxseg.planning.files import preprocessing_settings, write_mark
-from veloxseg.training.readiness import check_fold, check_preprocessed, check_unspoilt, set_apart
+from veloxseg.training.readiness import (
+    check_fold,
+    check_patients,
+    check_preprocessed,
+    check_unspoilt,
+    set_apart,
+)
 
 NAME = "Dataset100_Tumour"
 CASES = [f"case_{i}" for i in range(6)]
@@ -76,6 +83,26 @@ def test_five_folds_need_five_cases(tmp_path):
         check_fold(splits, 0, CASES[:4])
     with pytest.raises(DatasetError, match="Fold 5"):
         check_fold(splits, 5, CASES)
+
+
+def test_without_splits_no_patient_may_have_several_cases(tmp_path):
+    raw, splits = tmp_path / "raw", tmp_path / "splits_final.json"
+    cases = [f"p{patient}_{scan}" for patient in range(4) for scan in range(3)]
+    description = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "tumour": 1},
+        "numTraining": 12,
+        "file_ending": ".nii.gz",
+    }
+    check_patients(raw, splits, 0, cases)  # nothing is known of them
+    write_json(raw / "dataset.json", description)
+    check_patients(raw, splits, 0, cases)
+    write_json(raw / "dataset.json", description | {"patient_pattern": "{patient}_*"})
+    with pytest.raises(DatasetError, match="12 cases of 4 patients"):
+        check_patients(raw, splits, 0, cases)
+    check_patients(raw, splits, "all", cases)
+    splits.touch()
+    check_patients(raw, splits, 0, cases)
 
 
 def test_splits_must_name_cases_that_are_there(tmp_path):

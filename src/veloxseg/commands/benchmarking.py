@@ -31,7 +31,7 @@ def benchmark(
         typer.Argument(help="With --peers: the dataset whose plan says patch and channels."),
     ] = None,
     model: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "-m",
             "--model",

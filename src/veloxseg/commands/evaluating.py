@@ -76,7 +76,7 @@ def evaluate(
         ),
     ] = None,
     model: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--model", "-m", help="Bundle that predicted, to be named in the JSON."),
     ] = None,
     num_workers: Annotated[

@@ -45,7 +45,7 @@ class InferenceDevice(str, Enum):
 @reported(resume_option="--resume")
 def predict(
     model: Annotated[
-        Path,
+        str,
         typer.Option(
             "-m", "--model", help="Bundle that veloxseg export made, or a name of veloxseg models."
         ),

@@ -1,5 +1,6 @@
 """Commands on everything: run, demo, info."""
 
+import shlex
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -59,7 +60,9 @@ def run(
     else:
         export(folder, bundle, workspace=workspace, overwrite=True)
     print_trained(folder)
-    results_console().print(f"To predict: veloxseg predict -m {bundle} -i IMAGES -o MASKS")
+    results_console().print(
+        f"To predict: veloxseg predict -m {shlex.quote(str(bundle))} -i IMAGES -o MASKS"
+    )
 
 
 @reported()

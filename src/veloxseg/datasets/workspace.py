@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,15 @@ class Workspace:
                 for name in _VARIABLES
             }
         )
+
+    @property
+    def option(self) -> str:
+        """What a command needs to mean these folders: `` --root DIR``; nothing where it cannot."""
+        root = self.raw.parent
+        folders = tuple(root / name for name in _VARIABLES)
+        if (self.raw, self.preprocessed, self.results) != folders:
+            return ""  # they are where nnU-Net's variables say
+        return f" --root {shlex.quote(str(root))}"
 
     def export(self) -> None:
         """Create the folders and set nnU-Net's environment variables to them.

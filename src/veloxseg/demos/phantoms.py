@@ -25,6 +25,7 @@ from veloxseg.evaluation.table import format_summary
 from veloxseg.planning.plan import plan, preprocess
 from veloxseg.planning.target import DEFAULT_TARGET, parse_target
 from veloxseg.runtime.prediction import predict
+from veloxseg.training.launch import fold_folder
 from veloxseg.training.pipeline import finish_training, is_planned
 from veloxseg.training.settings import TrainingSettings
 
@@ -39,6 +40,7 @@ _DATASET = "Dataset901_Phantoms"
 _UNSEEN = "Dataset902_UnseenPhantoms"
 _CHANNELS = {"CT": "{case}/CT.nii.gz", "PET": "{case}/PET.nii.gz"}
 _LABEL = "{case}/lesions.nii.gz"
+_FOLD = 0
 _BUNDLE = "phantoms.veloxseg"
 
 
@@ -102,12 +104,25 @@ def _claim(output: Path, settings: _Settings) -> None:
             "--output DIR."
         )
     if earlier is not None and earlier != asdict(settings):
+        _require_no_trainings(output)
         for made in _made_by_demo(output):
             if made.is_dir():
                 shutil.rmtree(made)
             else:
                 made.unlink(missing_ok=True)
     write_json(mark, asdict(settings))
+
+
+def _require_no_trainings(output: Path) -> None:
+    """Make sure that no training but the demo's own is deleted with its results."""
+    folds = (output / "nnUNet_results" / _DATASET).glob("*/fold_*")
+    own = fold_folder(Workspace.resolve(output), _DATASET, _FOLD)
+    others = sorted(fold for fold in folds if fold.resolve() != own.resolve())
+    if others:
+        raise VeloxSegError(
+            f"{others[0]}: a training that the demo did not make. With other settings it starts "
+            "anew and would delete it. Choose another folder (--output DIR), or move it away."
+        )
 
 
 def _is_empty_folder(path: Path) -> bool:
@@ -194,7 +209,7 @@ def _train(output: Path, workspace: Workspace, settings: _Settings, console: Con
     finish_training(
         TrainingSettings(
             dataset=_DATASET,
-            fold=0,
+            fold=_FOLD,
             minutes=settings.minutes,
             num_workers=NUM_WORKERS,
             seed=settings.seed,

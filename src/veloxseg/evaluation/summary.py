@@ -56,7 +56,7 @@ def evaluate_folder(
     others: Mapping[str, Path] | None = None,
     tolerance_mm: float = TOLERANCE_MM,
     resample: bool = False,
-    model: Path | None = None,
+    model: Path | str | None = None,
     output: Path | None = None,
     csv: Path | None = None,
     num_workers: int = 1,
@@ -204,7 +204,7 @@ def _subsets(
     return find_subsets(images, {pair.name: None for pair in methods.all_pairs}, description)
 
 
-def _record_of(model: Path) -> ModelRecord:
+def _record_of(model: Path | str) -> ModelRecord:
     bundle = open_bundle(resolve_model(model))
     return ModelRecord(name=bundle.manifest.name, sha256=bundle.model_hash(), path=str(model))
 

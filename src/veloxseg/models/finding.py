@@ -18,6 +18,8 @@ ENDING = ".veloxseg"
 ZIP_ENDING = ".zip"
 """Of a model that is one file."""
 
+_SEPARATORS = {"/", os.sep}
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -77,6 +79,7 @@ def resolve_model(model: Path | str) -> Path:
 
     Args:
         model: A path, which wins where something lies there, or a name of :func:`known_models`.
+            Words with a separator, as ``./NAME``, are no name.
 
     Returns:
         The bundle's path; one with folders in it is returned as it is, whether it exists or not.
@@ -85,7 +88,8 @@ def resolve_model(model: Path | str) -> Path:
         BundleError: it is one word, nothing lies there, and no model has that name.
     """
     path = Path(model)
-    if path.exists() or path.is_symlink() or len(path.parts) != 1:
+    is_word = not any(separator in str(model) for separator in _SEPARATORS)
+    if path.exists() or path.is_symlink() or not is_word:
         return path
     models = known_models()
     if path.name in models:

@@ -109,19 +109,29 @@ def _install(path: Path, name: str, sha256: str | None, *, replace: bool) -> Kno
     if known is not None and is_same and _is_sound(known.path):
         return known
     if known is not None and not is_same and not replace:
-        raise BundleError(
-            f"{path}: another model is called {name} ({known.origin}, {known.path}). Choose "
-            "another name with --name, or let this one stand in its place with --replace."
-        )
+        raise _taken(path, known)
     if known is None and model.path.exists():
         raise BundleError(
             f"{model.path}: exists and is no bundle. Remove it, or choose another name: --name."
         )
     _writable_folder()
-    _copy(bundle, model.path)
+    before = None if known is None else _manifest_hash(known.path)
+    with atomic_folder(model.path) as temporary:
+        _copy(bundle, temporary)
+        now = known_models().get(name)  # another process may have been faster
+        mine = (before, bundle_hash(path))
+        if now is not None and not replace and _manifest_hash(now.path) not in mine:
+            raise _taken(path, now)
     if known is not None and known.origin == "installed" and known.path != model.path:
         _remove(known.path)  # a zip: it would be back when this one is removed
     return model
+
+
+def _taken(path: Path, known: KnownModel) -> BundleError:
+    return BundleError(
+        f"{path}: another model is called {known.name} ({known.origin}, {known.path}). Choose "
+        "another name with --name, or let this one stand in its place with --replace."
+    )
 
 
 def _writable_folder() -> Path:
@@ -165,13 +175,12 @@ def _is_sound(path: Path) -> bool:
     return True
 
 
-def _copy(bundle: Bundle, target: Path) -> None:
-    with atomic_folder(target) as temporary:
-        (temporary / MANIFEST).write_bytes(_read_manifest(bundle.path))
-        for file in bundle.manifest.files:
-            (temporary / file).parent.mkdir(parents=True, exist_ok=True)
-            (temporary / file).write_bytes(bundle.read(file))
-        open_bundle(temporary)
+def _copy(bundle: Bundle, folder: Path) -> None:
+    (folder / MANIFEST).write_bytes(_read_manifest(bundle.path))
+    for file in bundle.manifest.files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(bundle.read(file))
+    open_bundle(folder)
 
 
 def _read_manifest(path: Path) -> bytes:
@@ -188,7 +197,7 @@ def _checked_name(source: str, name: str | None) -> str:
             )
         return name
     try:
-        last = unquote(urlsplit(source).path) if is_url(source) else str(Path(source).resolve())
+        last = unquote(urlsplit(source).path) if is_url(source) else _own_name(Path(source))
     except ValueError as error:
         raise BundleError(f"{source}: no web address ({error}). Check the address.") from error
     found = Path(last).name.removesuffix(ZIP_ENDING).removesuffix(ENDING)
@@ -198,6 +207,11 @@ def _checked_name(source: str, name: str | None) -> str:
             "- and _, 64 at most. Give one: --name NAME."
         )
     return found
+
+
+def _own_name(path: Path) -> str:
+    """A path's last name, as a link has it too; of ``.`` and ``..`` what they lead to."""
+    return path.name if path.name.strip(".") else path.resolve().name
 
 
 def _checked_hash(text: str) -> str:

@@ -16,6 +16,9 @@ STRUCTURES_KEY = "labelled_structures"
 DECISIONS_KEY = "decisions"
 """Where a configuration says why it is as it is."""
 
+OPTIONS = "options"
+"""The decision that says what ``veloxseg plan`` was given, where that is not the defaults."""
+
 _PREPROCESSING_KEYS = (
     "preprocessor_name",
     "spacing",
@@ -45,6 +48,12 @@ def read_plans(workspace: Workspace, name: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise PlanError(f"{file}: no plan. Make one first: veloxseg plan {name}") from None
     return plans
+
+
+def planned_options(plans: Mapping[str, Any]) -> str:
+    """The options that ``veloxseg plan`` was given; nothing where they were the defaults."""
+    decisions = plans["configurations"][CONFIGURATION].get(DECISIONS_KEY, [])
+    return "".join(one["value"] for one in decisions if one["what"] == OPTIONS)
 
 
 def preprocessed_folder(workspace: Workspace, name: str, plans: Mapping[str, Any]) -> Path:

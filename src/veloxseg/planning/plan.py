@@ -1,5 +1,6 @@
 """The planning stages as functions: fingerprint and plan, then preprocessing, by nnU-Net's code."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,10 +120,34 @@ def plan(
         planner = VeloxSegPlanner(name)
         planner.target, planner.size, planner.teachers = target, size, teachers
         planner.given, planner.given_decisions = given, decisions
+        planner.options = _in_words(target, size, teachers, preset, published)
         planner.plan_experiment()
     if splits:
         write_splits(workspace.preprocessed / name / SPLITS_FILE, splits)
     return workspace.preprocessed / name / f"{PLANS_NAME}.json"
+
+
+def _in_words(
+    target: Target,
+    size: Size,
+    teachers: Teachers | None,
+    preset: str | None,
+    published: PublishedFiles | None,
+) -> str:
+    """The options of the command that plans so; nothing where all are the defaults."""
+    words: list[str] = []
+    if target != DEFAULT_TARGET:
+        words += ["--target", target.name]
+    if size != "B":
+        words += ["--size", size]
+    if teachers is not None:
+        words += ["--teachers", teachers]
+    if preset is not None:
+        words += ["--preset", preset]
+    if published is not None:
+        words += ["--published", str(published.model), str(published.training)]
+        words += ["--published-dataset", published.dataset] if published.dataset else []
+    return shlex.join(words)
 
 
 def _given_plan(

@@ -15,7 +15,13 @@ from veloxseg.atomic import write_json
 from veloxseg.errors import DatasetError, PlanError
 from veloxseg.network.config import NetworkConfig
 from veloxseg.network.plans import NETWORK_CLASS_NAME
-from veloxseg.planning.files import CONFIGURATION, DECISIONS_KEY, PLANS_NAME, STRUCTURES_KEY
+from veloxseg.planning.files import (
+    CONFIGURATION,
+    DECISIONS_KEY,
+    OPTIONS,
+    PLANS_NAME,
+    STRUCTURES_KEY,
+)
 from veloxseg.planning.given import GivenPlan
 from veloxseg.planning.network_plan import DatasetNumbers, Decision, plan_network
 from veloxseg.planning.recipe import RECIPE_KEY, Teachers, TrainingRecipe
@@ -41,6 +47,7 @@ class VeloxSegPlanner(ExperimentPlanner):  # type: ignore[misc]
         teachers: What the reconstruction decoders do in training; None: by the rule.
         given: A plan that fixes network, spacing, axes and recipe, in place of the rules.
         given_decisions: What to say of the given plan.
+        options: Those that the command was given, for the record.
     """
 
     def __init__(
@@ -68,6 +75,7 @@ class VeloxSegPlanner(ExperimentPlanner):  # type: ignore[misc]
         self.teachers: Teachers | None = None
         self.given: GivenPlan | None = None
         self.given_decisions: tuple[Decision, ...] = ()
+        self.options: str = ""
 
     def plan_experiment(self) -> dict[str, Any]:
         """Plan, and write the plans file.
@@ -131,9 +139,14 @@ class VeloxSegPlanner(ExperimentPlanner):  # type: ignore[misc]
                 "_kw_requires_import": [],
             },
             RECIPE_KEY: recipe.model_dump(mode="json"),
-            DECISIONS_KEY: [decision.to_json() for decision in decisions],
+            DECISIONS_KEY: [decision.to_json() for decision in (*self._asked(), *decisions)],
             **({} if self.given is None else {"overlap": self.given.overlap}),
         }
+
+    def _asked(self) -> tuple[Decision, ...]:
+        if not self.options:
+            return ()
+        return (Decision(what=OPTIONS, value=self.options, why="given to veloxseg plan"),)
 
     def _choose(
         self, spacing: Any, median_shape: Any

@@ -1,10 +1,12 @@
 """What must be there before a fold is trained, said before anything heavy is loaded."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from veloxseg.atomic import read_json
+from veloxseg.datasets.description import FILE_NAME
+from veloxseg.datasets.patients import patients_of_cases
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import DatasetError, PlanError, VeloxSegError
 from veloxseg.planning.files import (
@@ -60,13 +62,13 @@ def _network_option(plans: Mapping[str, Any]) -> str:
     return f" --network {plans_name.removeprefix(f'{PLANS_NAME}_')}"
 
 
-def check_fold(splits: Path, fold: int | str, cases: list[str]) -> list[str]:
+def check_fold(splits: Path, fold: int | str, cases: Sequence[str]) -> list[str]:
     """Check that the fold can be made of the cases.
 
     Args:
         splits: ``splits_final.json``; without it nnU-Net makes five folds.
         fold: Its number, or "all".
-        cases: The preprocessed cases.
+        cases: All training cases.
 
     Returns:
         Cases that no fold has, as when they were added after the splits were made.
@@ -90,9 +92,34 @@ def check_fold(splits: Path, fold: int | str, cases: list[str]) -> list[str]:
     if missing := sorted(named - set(cases)):
         raise DatasetError(
             f"{splits}: fold {fold} names {len(missing)} cases that are not preprocessed, such as "
-            f"{', '.join(missing[:3])}. Correct it, or remove it to have new folds made."
+            f"{', '.join(missing[:3])}. Correct it, or remove it and plan again to have new folds "
+            "made."
         )
     return sorted(set(cases) - named)
+
+
+def check_patients(raw: Path, splits: Path, fold: int | str, cases: Sequence[str]) -> None:
+    """Check that folds which nnU-Net would make itself, case by case, part no patient's cases.
+
+    Args:
+        raw: The dataset's folder in ``nnUNet_raw``; without it nothing is known of patients.
+        splits: ``splits_final.json``; where it is there, ``veloxseg check`` looks at it.
+        fold: Number of a fold, or "all".
+        cases: All training cases.
+
+    Raises:
+        DatasetError: there are no splits, and patients with several cases.
+    """
+    if fold == "all" or splits.is_file() or not (raw / FILE_NAME).is_file():
+        return
+    num_patients = len(set(patients_of_cases(raw, cases, part="Tr").values()))
+    if num_patients < len(cases):
+        raise DatasetError(
+            f"{splits}: not there, and nnU-Net would deal {len(cases)} cases of {num_patients} "
+            "patients to folds without regard to patients. veloxseg plan makes folds of "
+            f"{_NUM_FOLDS} or more patients. With fewer, train on every case with fold all, or "
+            "write the file."
+        )
 
 
 def set_apart(splits: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """How to train one fold, and what must not be asked for together."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -52,7 +53,7 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         for option, minutes in (("--minutes", self.minutes), ("--cpu-minutes", self.cpu_minutes)):
-            if minutes is not None and not minutes > 0:
+            if minutes is not None and not 0 < minutes < math.inf:
                 raise VeloxSegError(f"{option} is {minutes}: expected a positive number.")
         counts = (self.epochs, self.num_gpus)
         if any(c is not None and c < 1 for c in counts) or (self.num_workers or 0) < 0:
@@ -60,14 +61,14 @@ class TrainingSettings:
                 f"Expected at least one epoch and GPU and no negative number of workers; got "
                 f"{self.epochs} epochs, {self.num_gpus} GPUs, {self.num_workers} workers."
             )
+        if sum(b is not None for b in (self.minutes, self.cpu_minutes, self.epochs)) > 1:
+            raise VeloxSegError(
+                "--cpu-minutes, --minutes and --epochs each say how long to train. Give one."
+            )
         if self.cpu_minutes is not None:
             self._check_cpu_minutes()
 
     def _check_cpu_minutes(self) -> None:
-        if self.minutes is not None or self.epochs is not None:
-            raise VeloxSegError(
-                "--cpu-minutes, --minutes and --epochs each say how long to train. Give one."
-            )
         if self.num_workers:
             raise VeloxSegError(
                 f"--num-workers {self.num_workers} with --cpu-minutes: the time of processes that "
@@ -82,11 +83,17 @@ def as_recorded(settings: TrainingSettings, record: Mapping[str, Any]) -> Traini
     """What a resumed run is not told, it takes from its record.
 
     Raises:
-        VeloxSegError: it is given a budget by another clock than it was begun with.
+        VeloxSegError: it is given a budget by another clock than it was begun with, or a seed.
     """
+    seed = record.get("seed", settings.seed)
+    if settings.seed not in (0, seed):  # 0 is what was not given
+        raise VeloxSegError(
+            f"--seed {settings.seed} with --resume: the training was begun with seed {seed}, and "
+            "goes on with it. Leave --seed out."
+        )
     if settings.learning_rate is None:
         settings = replace(settings, learning_rate=record.get("learning_rate"))
-    settings = replace(settings, seed=record.get("seed", settings.seed))
+    settings = replace(settings, seed=seed)
     minutes, cpu_minutes = record.get("minutes"), record.get("cpu_minutes")
     if settings.minutes and cpu_minutes:
         _refuse_other_clock("--minutes", begun_with="--cpu-minutes")
@@ -94,7 +101,7 @@ def as_recorded(settings: TrainingSettings, record: Mapping[str, Any]) -> Traini
         _refuse_other_clock("--cpu-minutes", begun_with="--minutes")
     if settings.minutes or settings.cpu_minutes or settings.epochs:
         return settings
-    epochs = record.get("epochs")
+    epochs = None if minutes or cpu_minutes else record.get("epochs")
     return replace(settings, minutes=minutes, cpu_minutes=cpu_minutes, epochs=epochs)
 
 
