@@ -6,13 +6,7 @@ from veloxseg.atomic import write_json
 from veloxseg.datasets.workspace import Workspace
 from veloxseg.errors import DatasetError, PlanError, VeloxSegError
 from veloxseg.planning.files import preprocessing_settings, write_mark
-from veloxseg.training.readiness import (
-    check_fold,
-    check_patients,
-    check_preprocessed,
-    check_unspoilt,
-    set_apart,
-)
+from veloxseg.training.readiness import check_fold, check_preprocessed, check_unspoilt, set_apart
 
 NAME = "Dataset100_Tumour"
 CASES = [f"case_{i}" for i in range(6)]
@@ -77,12 +71,12 @@ def test_cases_of_another_spacing_are_refused(preprocessed):
 
 def test_five_folds_need_five_cases(tmp_path):
     splits = tmp_path / "splits_final.json"
-    assert check_fold(splits, 4, CASES) == []
-    assert check_fold(splits, "all", CASES[:2]) == []
+    assert check_fold(splits, 4, CASES, raw=tmp_path) == []
+    assert check_fold(splits, "all", CASES[:2], raw=tmp_path) == []
     with pytest.raises(DatasetError, match="fold all"):
-        check_fold(splits, 0, CASES[:4])
+        check_fold(splits, 0, CASES[:4], raw=tmp_path)
     with pytest.raises(DatasetError, match="Fold 5"):
-        check_fold(splits, 5, CASES)
+        check_fold(splits, 5, CASES, raw=tmp_path)
 
 
 def test_without_splits_no_patient_may_have_several_cases(tmp_path):
@@ -94,32 +88,32 @@ def test_without_splits_no_patient_may_have_several_cases(tmp_path):
         "numTraining": 12,
         "file_ending": ".nii.gz",
     }
-    check_patients(raw, splits, 0, cases)  # nothing is known of them
+    assert check_fold(splits, 0, cases, raw=raw) == []  # nothing is known of them
     write_json(raw / "dataset.json", description)
-    check_patients(raw, splits, 0, cases)
+    assert check_fold(splits, 0, cases, raw=raw) == []
     write_json(raw / "dataset.json", description | {"patient_pattern": "{patient}_*"})
     with pytest.raises(DatasetError, match="12 cases of 4 patients"):
-        check_patients(raw, splits, 0, cases)
-    check_patients(raw, splits, "all", cases)
-    splits.touch()
-    check_patients(raw, splits, 0, cases)
+        check_fold(splits, 0, cases, raw=raw)
+    assert check_fold(splits, "all", cases, raw=raw) == []
+    write_json(splits, [{"train": cases[3:], "val": cases[:3]}])
+    assert check_fold(splits, 0, cases, raw=raw) == []
 
 
 def test_splits_must_name_cases_that_are_there(tmp_path):
     splits = tmp_path / "splits_final.json"
     splits.write_text(json.dumps([{"train": CASES[:3], "val": CASES[3:5]}]))
-    assert check_fold(splits, 0, CASES) == [CASES[5]]
+    assert check_fold(splits, 0, CASES, raw=tmp_path) == [CASES[5]]
     with pytest.raises(DatasetError, match="no fold 1"):
-        check_fold(splits, 1, CASES)
+        check_fold(splits, 1, CASES, raw=tmp_path)
     with pytest.raises(DatasetError, match="case_0"):
-        check_fold(splits, 0, CASES[1:])
+        check_fold(splits, 0, CASES[1:], raw=tmp_path)
 
 
 def test_splits_cut_short_are_refused(tmp_path):
     splits = tmp_path / "splits_final.json"
     splits.write_text('[{"train": ["ca')
     with pytest.raises(VeloxSegError, match="cut short"):
-        check_fold(splits, 0, CASES)
+        check_fold(splits, 0, CASES, raw=tmp_path)
 
 
 def test_a_trained_fold_is_neither_overwritten_nor_resumed_unasked(tmp_path):

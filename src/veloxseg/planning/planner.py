@@ -75,7 +75,7 @@ class VeloxSegPlanner(ExperimentPlanner):  # type: ignore[misc]
         self.teachers: Teachers | None = None
         self.given: GivenPlan | None = None
         self.given_decisions: tuple[Decision, ...] = ()
-        self.options: str = ""
+        self.options = ""
 
     def plan_experiment(self) -> dict[str, Any]:
         """Plan, and write the plans file.

@@ -22,7 +22,6 @@ from veloxseg.quiet import printing_to_log
 from veloxseg.training.observer import ProgressObserver
 from veloxseg.training.readiness import (
     check_fold,
-    check_patients,
     check_preprocessed,
     check_unspoilt,
     set_apart,
@@ -61,8 +60,7 @@ def train(settings: TrainingSettings, *, workspace: Workspace, console: Console)
     plans = network_plans(workspace, name, settings.network)
     cases = check_preprocessed(workspace, name, plans)
     splits = workspace.preprocessed / name / SPLITS_FILE
-    check_patients(workspace.raw / name, splits, settings.fold, cases)
-    if left := check_fold(splits, settings.fold, cases):
+    if left := check_fold(splits, settings.fold, cases, raw=workspace.raw / name):
         _say(console, f"{splits}: {len(left)} cases are in no part of fold {settings.fold}.")
     if settings.fold == "all" and (apart := set_apart(splits)):
         _say(console, f"{splits}: {len(apart)} cases set apart for testing are trained on too.")

@@ -18,7 +18,7 @@ from veloxseg.planning.files import planned_options, plans_file, read_plans
 from veloxseg.planning.peer_plans import VELOXSEG, network_plans
 from veloxseg.planning.plan import plan, preprocess
 from veloxseg.training.launch import fold_folder, train
-from veloxseg.training.readiness import check_fold, check_patients
+from veloxseg.training.readiness import check_fold
 from veloxseg.training.record import check_same_plan, read_record
 from veloxseg.training.runs import FINAL, has_begun
 from veloxseg.training.settings import TrainingSettings
@@ -102,8 +102,7 @@ def _check_fold(workspace: Workspace, name: str, fold: int) -> None:
     """Say before the cases are preprocessed what training would say."""
     raw, splits = workspace.raw / name, workspace.preprocessed / name / SPLITS_FILE
     cases = [case.name for case in find_cases(raw, read_description(raw))]
-    check_patients(raw, splits, fold, cases)
-    check_fold(splits, fold, cases)
+    check_fold(splits, fold, cases, raw=raw)
 
 
 def _other_budget(

@@ -62,19 +62,21 @@ def _network_option(plans: Mapping[str, Any]) -> str:
     return f" --network {plans_name.removeprefix(f'{PLANS_NAME}_')}"
 
 
-def check_fold(splits: Path, fold: int | str, cases: Sequence[str]) -> list[str]:
+def check_fold(splits: Path, fold: int | str, cases: Sequence[str], *, raw: Path) -> list[str]:
     """Check that the fold can be made of the cases.
 
     Args:
         splits: ``splits_final.json``; without it nnU-Net makes five folds.
         fold: Its number, or "all".
         cases: All training cases.
+        raw: The dataset's folder in ``nnUNet_raw``; without it nothing is known of patients.
 
     Returns:
         Cases that no fold has, as when they were added after the splits were made.
 
     Raises:
-        DatasetError: there are too few cases, no such fold, or the splits name other cases.
+        DatasetError: there are too few cases, no such fold, the splits name other cases, or there
+            are no splits, and patients with several cases.
     """
     if fold == "all":
         return []
@@ -84,6 +86,7 @@ def check_fold(splits: Path, fold: int | str, cases: Sequence[str]) -> list[str]
                 f"Fold {fold} of {len(cases)} cases: nnU-Net makes five folds, 0 to 4, of at least "
                 f"five cases. Train on every case with fold all, or write {splits}."
             )
+        _check_patients(splits, cases, raw)
         return []
     folds = read_json(splits)
     if int(fold) >= len(folds):
@@ -98,20 +101,10 @@ def check_fold(splits: Path, fold: int | str, cases: Sequence[str]) -> list[str]
     return sorted(set(cases) - named)
 
 
-def check_patients(raw: Path, splits: Path, fold: int | str, cases: Sequence[str]) -> None:
-    """Check that folds which nnU-Net would make itself, case by case, part no patient's cases.
-
-    Args:
-        raw: The dataset's folder in ``nnUNet_raw``; without it nothing is known of patients.
-        splits: ``splits_final.json``; where it is there, ``veloxseg check`` looks at it.
-        fold: Number of a fold, or "all".
-        cases: All training cases.
-
-    Raises:
-        DatasetError: there are no splits, and patients with several cases.
-    """
-    if fold == "all" or splits.is_file() or not (raw / FILE_NAME).is_file():
-        return
+def _check_patients(splits: Path, cases: Sequence[str], raw: Path) -> None:
+    """Folds that nnU-Net makes itself, case by case, must part no patient's cases."""
+    if not (raw / FILE_NAME).is_file():
+        return  # nothing is known of patients
     num_patients = len(set(patients_of_cases(raw, cases, part="Tr").values()))
     if num_patients < len(cases):
         raise DatasetError(
